@@ -1,0 +1,1 @@
+"""Stochastic EM and latent-variable fitting."""

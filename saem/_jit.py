@@ -1,0 +1,101 @@
+"""The two decorators behind every compiled function of the library.
+
+`kernel` compiles a function at once for explicit types and keeps it in the
+disk cache; `helper` marks a small function that is compiled into its callers.
+
+Why not plain `numba.njit(cache=True)`: numba's disk cache notices an edit of
+the file a kernel stands in, not of the files its helpers stand in, and then
+returns old numbers silently. Here every cached kernel is stamped with a
+fingerprint of all source files of the package, so that any edit or upgrade
+recompiles.
+
+Division by zero follows IEEE rules (`error_model="numpy"`): a kernel never
+raises, and loops stay free of branches so that they vectorise. `fastmath`
+stays off: not-a-number checks and reference values must survive.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import config
+
+__all__ = ["helper", "kernel"]
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+
+@functools.cache
+def _fingerprint() -> tuple[int, int]:
+    """Digest of the name, size and time of every source file of the package."""
+    import saem
+
+    digest = hashlib.blake2b(digest_size=8)
+    folders = [Path(saem.__file__).parent]
+    folders += [Path(p) for name in ("models", "datasets") for p in _folders_of(name)]
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            info = path.stat()
+            digest.update(f"{path.name}:{info.st_size}:{info.st_mtime_ns};".encode())
+    return int.from_bytes(digest.digest(), "big"), 0
+
+
+def _folders_of(name: str) -> list[str]:
+    """Folders of a subpackage, which the build may map to another place."""
+    from importlib.util import find_spec
+
+    spec = find_spec(f"saem.{name}")
+    return list(spec.submodule_search_locations or ()) if spec else []
+
+
+def _stamp(dispatcher: Any) -> None:
+    """Make the dispatcher's cache depend on the whole package's source."""
+    cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if hasattr(cache_file, "_source_stamp"):
+        cache_file._source_stamp = _fingerprint()
+
+
+def kernel(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile for explicit signatures, with a disk cache; releases the GIL.
+
+    Parameters
+    ----------
+    *signatures
+        Numba signatures, at least one.
+    **options
+        Further options of `numba.njit`, for instance ``fastmath={"reassoc"}``
+        for a reduction whose order may be rearranged.
+
+    Returns
+    -------
+    callable
+        The decorator. With ``NUMBA_DISABLE_JIT=1`` the function is left as it is.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        if config.DISABLE_JIT:
+            return function
+        dispatcher = numba.njit(**(_OPTIONS | options))(function)
+        try:
+            dispatcher.enable_caching()
+        except RuntimeError:  # no writable place for a cache: compile each time
+            pass
+        _stamp(dispatcher)
+        for signature in signatures:
+            dispatcher.compile(signature)
+        dispatcher.disable_compile()
+        return dispatcher
+
+    return decorate
+
+
+def helper(function: Callable[..., Any]) -> Any:
+    """Compile a small function into the kernels that call it."""
+    if config.DISABLE_JIT:
+        return function
+    return numba.njit(**_OPTIONS)(function)

@@ -1,0 +1,196 @@
+"""Types of the compiled functions that models and E-steps are made of.
+
+All arrays are contiguous float64. A model's functions travel together in one
+compiled record, `Kernels`, so that the engine's loops are compiled once, for
+these types, and shared by all models.
+
+Symbols: `theta` packed parameters (with derived quantities and constants),
+`y` the record of one individual's data, `latent` one draw (or the exact
+posterior record) of an individual, `s` packed statistic, `work` scratch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import float64, int64, types, uint64, void
+from numba.core import config
+from numba.core.types import FunctionType
+from numba.experimental import structref
+
+from saem._jit import kernel
+
+VECTOR = float64[::1]
+MATRIX = float64[:, ::1]
+INDEX = int64[::1]
+
+#: structural(psi, columns, out): predictions from natural-scale parameters.
+STRUCTURAL = void(VECTOR, MATRIX, VECTOR)
+#: expect(theta, y, latent, work) -> log-likelihood; writes the posterior record.
+EXPECT = float64(VECTOR, VECTOR, VECTOR, VECTOR)
+#: log_lik(structural, theta, y, latent, work) -> log p(y | latent); fills the extras of latent.
+LOG_LIK = float64(FunctionType(STRUCTURAL), VECTOR, VECTOR, VECTOR, VECTOR)
+#: prior(theta, y, mean, chol): mean and lower Cholesky factor of the Gaussian prior.
+PRIOR = void(VECTOR, VECTOR, VECTOR, MATRIX)
+#: draw(theta, y, key, latent, work): an exact draw from the posterior.
+DRAW = void(VECTOR, VECTOR, uint64, VECTOR, VECTOR)
+#: accumulate(weight, y, latent, s): adds weight * S(y, latent) to s.
+ACCUMULATE = void(float64, VECTOR, VECTOR, VECTOR)
+#: maximize(s, theta) -> 0, or a positive code when s is not admissible.
+MAXIMIZE = int64(VECTOR, VECTOR)
+#: project(s): moves s to the nearest admissible statistic, in place.
+PROJECT = void(VECTOR)
+#: block(theta, values, s, work) -> log-likelihood of many equal-length records at once,
+#: adding the sum of their expected statistics to s.
+BLOCK = float64(VECTOR, VECTOR, VECTOR, VECTOR)
+
+_FIELDS: tuple[tuple[str, Any], ...] = (
+    ("structural", STRUCTURAL),
+    ("expect", EXPECT),
+    ("log_lik", LOG_LIK),
+    ("prior", PRIOR),
+    ("draw", DRAW),
+    ("accumulate", ACCUMULATE),
+    ("maximize", MAXIMIZE),
+    ("project", PROJECT),
+    ("block", BLOCK),
+)
+
+
+@structref.register
+class KernelsType(types.StructRef):  # type: ignore[misc]
+    """Numba type of `Kernels`."""
+
+
+@structref.register
+class VisitorType(types.StructRef):  # type: ignore[misc]
+    """Numba type of `Visitor`."""
+
+
+KERNELS = KernelsType(tuple((name, FunctionType(sig)) for name, sig in _FIELDS))
+
+#: visit(kernels, theta, y, record, memory, settings, key, work) -> log-likelihood or NaN.
+#: The E-step of one individual: writes weighted draws into `record`.
+VISIT = float64(KERNELS, VECTOR, VECTOR, VECTOR, VECTOR, VECTOR, uint64, VECTOR)
+VISITOR = VisitorType((("visit", FunctionType(VISIT)),))
+
+
+class Kernels(structref.StructRefProxy):  # type: ignore[misc]
+    """The compiled functions of a model."""
+
+
+class Visitor(structref.StructRefProxy):  # type: ignore[misc]
+    """The compiled function of an E-step."""
+
+
+structref.define_boxing(KernelsType, Kernels)
+structref.define_boxing(VisitorType, Visitor)
+
+
+@kernel(KERNELS(*(FunctionType(sig) for _, sig in _FIELDS)))
+def _make_kernels(
+    structural, expect, log_lik, prior, draw, accumulate, maximize, project, block
+):
+    fns = structref.new(KERNELS)
+    fns.structural = structural
+    fns.expect = expect
+    fns.log_lik = log_lik
+    fns.prior = prior
+    fns.draw = draw
+    fns.accumulate = accumulate
+    fns.maximize = maximize
+    fns.project = project
+    fns.block = block
+    return fns
+
+
+@kernel(VISITOR(FunctionType(VISIT)))
+def _make_visitor(visit):
+    visitor = structref.new(VISITOR)
+    visitor.visit = visit
+    return visitor
+
+
+@kernel(STRUCTURAL)
+def no_structural(psi, columns, out):
+    """Stand for the structural function in models that have none."""
+    out[:] = np.nan
+
+
+@kernel(EXPECT)
+def no_expect(theta, y, latent, work):
+    """Stand for `expect` in models without an exact E-step."""
+    return np.nan
+
+
+@kernel(LOG_LIK)
+def no_log_lik(structural, theta, y, latent, work):
+    """Stand for `log_lik` in models without Gaussian latent coordinates."""
+    return np.nan
+
+
+@kernel(PRIOR)
+def no_prior(theta, y, mean, chol):
+    """Stand for `prior` in models without Gaussian latent coordinates."""
+    mean[:] = np.nan
+
+
+@kernel(DRAW)
+def no_draw(theta, y, key, latent, work):
+    """Stand for `draw` in models without an exact sampler."""
+    latent[:] = np.nan
+
+
+@kernel(PROJECT)
+def no_project(s):
+    """Stand for `project` in models whose statistics are always admissible."""
+
+
+@kernel(BLOCK)
+def no_block(theta, values, s, work):
+    """Stand for `block` in models without a blocked E-step."""
+    return np.nan
+
+
+class _Plain:
+    """Stand-in for a compiled record when the compiler is switched off."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+
+
+def make_kernels(
+    *,
+    accumulate: Any,
+    maximize: Any,
+    structural: Any = no_structural,
+    expect: Any = no_expect,
+    log_lik: Any = no_log_lik,
+    prior: Any = no_prior,
+    draw: Any = no_draw,
+    project: Any = no_project,
+    block: Any = no_block,
+) -> Any:
+    """Put a model's compiled functions into one record for the engine's loops."""
+    functions = {
+        "structural": structural,
+        "expect": expect,
+        "log_lik": log_lik,
+        "prior": prior,
+        "draw": draw,
+        "accumulate": accumulate,
+        "maximize": maximize,
+        "project": project,
+        "block": block,
+    }
+    if config.DISABLE_JIT:
+        return _Plain(**functions)
+    return _make_kernels(*functions.values())
+
+
+def make_visitor(visit: Any) -> Any:
+    """Put an E-step's compiled function into a record for the engine's loops."""
+    if config.DISABLE_JIT:
+        return _Plain(visit=visit)
+    return _make_visitor(visit)

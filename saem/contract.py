@@ -1,0 +1,130 @@
+"""What a model provides: data, a few compiled functions, and names for its parameters.
+
+A model never sees an algorithm. It brings
+
+* data: one contiguous record of numbers per individual, whose layout is its own business;
+* compiled functions (`saem._types`) collected by `make_kernels`;
+* the layout of its parameters (`theta_spec`) and of its sufficient statistic (`stat_spec`);
+* a start, and the names under which a user sees the parameters.
+
+The complete-data log-likelihood of an individual is
+
+    log f(y, z; theta) = h(y, z) + <S(y, z), phi(theta)> - psi(theta),
+
+`accumulate` adds ``weight * S(y, z)``, `expect` replaces z by what is needed of
+its posterior, and `maximize` is T(s), the parameters that maximise the
+complete-data likelihood with mean statistic s.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from saem.results import Results
+    from saem.statistics import Packed
+
+__all__ = ["Array", "Model"]
+
+Array = NDArray[np.float64]
+
+
+class Model(ABC):
+    """Base of all models.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_values,)
+        Records of all individuals, one after the other.
+    offsets : ndarray of int64
+        Record of individual i is ``values[offsets[i]:offsets[i + 1]]``. Two
+        entries ``[0, length]`` mean that all records have that length.
+    n_individuals : int
+    nobs : int
+        Number of observed values, for BIC.
+    theta_spec, stat_spec : Packed
+        Blocks of theta (parameters, then what is derived from them, then
+        constants) and of the mean statistic s.
+    kernels
+        The compiled functions, from `make_kernels`.
+    latent_size : int
+        Numbers in one latent record.
+    n_coords : int
+        Leading entries of a latent draw that have a Gaussian prior; 0 where
+        there are none. The rest of a draw is filled in by `log_lik`.
+    work_size : int
+        Scratch numbers the functions need for the largest individual.
+    capabilities : frozenset of str
+        Of ``"expect"`` (exact E-step), ``"draw"`` (exact sampler),
+        ``"gaussian"`` (`log_lik` and `prior`), ``"block"`` (exact E-step of
+        many records at once).
+    param_names : list of str
+        Names of the free parameters, in the order of `params_of`.
+    """
+
+    name: ClassVar[str]
+    capabilities: ClassVar[frozenset[str]]
+    values: Array
+    offsets: NDArray[np.int64]
+    n_individuals: int
+    nobs: int
+    theta_spec: Packed
+    stat_spec: Packed
+    kernels: Any
+    latent_size: int
+    n_coords: int = 0
+    work_size: int = 0
+    param_names: list[str]
+
+    @abstractmethod
+    def start(self, rng: np.random.Generator) -> Array:
+        """Return a starting theta, packed; random only where a model says so."""
+
+    @abstractmethod
+    def params_of(self, theta: Array) -> Array:
+        """Free parameters on the user's scale, in the order of `param_names`."""
+
+    @abstractmethod
+    def results(self, record: Any) -> Results:
+        """Wrap the record of a fit into the model's results."""
+
+    def check_theta(self, theta: Array) -> None:
+        """Raise `ModelError` if a starting theta is not admissible."""
+
+    def record_of(self, i: int) -> Array:
+        """Data record of individual i."""
+        if self.offsets.size == 2:
+            length = int(self.offsets[1])
+            return self.values[i * length : (i + 1) * length]
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    def fit(self, algorithm: Any = None, **options: Any) -> Any:
+        """Fit the model.
+
+        Parameters
+        ----------
+        algorithm : str or Algorithm, optional
+            A name such as ``"em"``, ``"saem"``, or an algorithm object. The
+            default is the model's own (`default_algorithm`).
+        **options
+            Options of `saem.fit`: ``seed``, ``budget``, ``callbacks``,
+            ``n_threads``, ...
+
+        Returns
+        -------
+        Results
+            The model's results object.
+        """
+        # The one reference upwards, made only when it is called.
+        from saem.fitting import fit
+
+        return fit(self, algorithm, **options)
+
+    @property
+    def default_algorithm(self) -> str:
+        """Name of the algorithm used when none is given."""
+        return "em" if "expect" in self.capabilities else "saem"
