@@ -1,5 +1,6 @@
 """What is installed is what the folders hold, and importing it is quick."""
 
+import ast
 import importlib.util
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FOLDERS = {"saem": "saem", "saem.models": "models", "saem.datasets": "data"}
 HEAVY = {"formulaic", "matplotlib", "numba", "pandas", "scipy", "statsmodels"}
+COMPILERS = {"helper", "intrinsic", "kernel", "njit", "overload"}
 
 
 def python(*args, cwd=None):
@@ -34,6 +36,23 @@ def packages_in_folders():
 def test_listed_packages_are_the_folders():
     assert CONFIG["tool"]["setuptools"]["package-dir"] == FOLDERS
     assert sorted(CONFIG["tool"]["setuptools"]["packages"]) == sorted(packages_in_folders())
+
+
+def decorator_name(node):
+    node = node.func if isinstance(node, ast.Call) else node
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
+
+
+def test_only_compiled_functions_go_without_annotations():
+    bare = []
+    for folder in FOLDERS.values():
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if not isinstance(node, ast.FunctionDef) or node.returns is not None:
+                    continue
+                if not COMPILERS & set(map(decorator_name, node.decorator_list)):
+                    bare.append(f"{file.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert bare == []
 
 
 def test_version_has_one_source():
