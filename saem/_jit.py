@@ -6,8 +6,8 @@ disk cache; `helper` marks a small function that is compiled into its callers.
 Why not plain `numba.njit(cache=True)`: numba's disk cache notices an edit of
 the file a kernel stands in, not of the files its helpers stand in, and then
 returns old numbers silently. Here every cached kernel is stamped with a
-fingerprint of all source files of the package, so that any edit or upgrade
-recompiles.
+fingerprint of its own file and of all files that define helpers, so that any
+edit or upgrade recompiles.
 
 Division by zero follows IEEE rules (`error_model="numpy"`): a kernel never
 raises, and loops stay free of branches so that they vectorise. `fastmath`
@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,33 +32,32 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 @functools.cache
-def _fingerprint() -> tuple[int, int]:
-    """Digest of the name, size and time of every source file of the package."""
+def _helper_files() -> tuple[Path, ...]:
+    """Source files of the package that define helpers."""
     import saem
 
-    digest = hashlib.blake2b(digest_size=8)
     folders = [Path(saem.__file__).parent]
-    folders += [Path(p) for name in ("models", "datasets") for p in _folders_of(name)]
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            info = path.stat()
-            digest.update(f"{path.name}:{info.st_size}:{info.st_mtime_ns};".encode())
+    for name in ("models", "datasets"):  # the build may map these to other places
+        spec = find_spec(f"saem.{name}")
+        folders += [Path(p) for p in (spec.submodule_search_locations or ())] if spec else []
+    files = sorted({path for folder in folders for path in folder.rglob("*.py")})
+    return tuple(path for path in files if "@helper" in path.read_text(encoding="utf-8"))
+
+
+def _fingerprint(source: str) -> tuple[int, int]:
+    """Digest of a kernel's own file and of every file it may have helpers from."""
+    digest = hashlib.blake2b(digest_size=7)
+    for path in (Path(source), *_helper_files()):
+        info = path.stat()
+        digest.update(f"{path.name}:{info.st_size}:{info.st_mtime_ns};".encode())
     return int.from_bytes(digest.digest(), "big"), 0
 
 
-def _folders_of(name: str) -> list[str]:
-    """Folders of a subpackage, which the build may map to another place."""
-    from importlib.util import find_spec
-
-    spec = find_spec(f"saem.{name}")
-    return list(spec.submodule_search_locations or ()) if spec else []
-
-
 def _stamp(dispatcher: Any) -> None:
-    """Make the dispatcher's cache depend on the whole package's source."""
+    """Make the dispatcher's cache depend on the helpers' source too."""
     cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
-        cache_file._source_stamp = _fingerprint()
+        cache_file._source_stamp = _fingerprint(dispatcher.py_func.__code__.co_filename)
 
 
 def kernel(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:

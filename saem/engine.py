@@ -1,0 +1,338 @@
+"""The loop: every algorithm is an E-step, a proxy and two schedules run by this file.
+
+    target = proxy(E-step of some individuals)
+    S <- S + rho (target - S);   s <- s + gamma (S - s);   theta <- T(s)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saem import _loop
+from saem.contract import Array, Model
+from saem.estep import EStep
+from saem.exceptions import OptionError
+from saem.proxies import Proxy
+from saem.random import SeedLike, resolve_seed
+from saem.schedules import Schedule
+from saem.statistics import leaf_size
+
+__all__ = ["Combination", "Run", "Snapshot", "iterate"]
+
+#: A pass shorter than this (seconds) is not worth handing to threads.
+_WORTH_THREADS = 4e-4
+
+
+@dataclass(frozen=True)
+class Combination:
+    """An algorithm: three exchangeable parts and a name.
+
+    Parameters
+    ----------
+    name : str
+        Name under which results and plots show it.
+    estep : EStep
+    proxy : Proxy
+    rho, gamma : Schedule
+        Steps of the two sequences.
+    n_iter : int
+        Iterations after which it is finished, unless a rule stops it before.
+    average_from : int, optional
+        First iteration of the statistics that are averaged for the final
+        estimate (Polyak and Ruppert); None takes the last statistic.
+    annealing : float, optional
+        Variances may fall by no more than this factor per iteration ...
+    annealing_until : int
+        ... up to this iteration.
+    """
+
+    name: str
+    estep: EStep
+    proxy: Proxy
+    rho: Schedule
+    gamma: Schedule
+    n_iter: int
+    average_from: int | None = None
+    annealing: float | None = None
+    annealing_until: int = 0
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """State of a run after an iteration.
+
+    Attributes
+    ----------
+    k : int
+        Iterations done.
+    n_evals : int
+        E-evaluations so far, of any kind, initial passes included.
+    seconds : float
+        Wall time spent in the iterations.
+    theta, s : ndarray
+        Packed parameters and mean statistic (copies).
+    target : ndarray or None
+        The statistic that the last full pass aimed at.
+    loglik : float
+        Log-likelihood at the parameters *before* the last step, where a full
+        pass of the E-step gives it; NaN elsewhere.
+    gamma : float
+        Step of the last iteration.
+    """
+
+    k: int
+    n_evals: int
+    seconds: float
+    theta: Array
+    s: Array
+    target: Array | None
+    loglik: float
+    gamma: float
+
+
+class Run:
+    """State of an algorithm at work on a model.
+
+    `state_dict` and `load_state_dict` carry it over an interruption bit for bit.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        algorithm: Combination,
+        theta: Array,
+        *,
+        seed: SeedLike = None,
+        n_threads: int | None = None,
+        block_size: int | None = None,
+    ) -> None:
+        self.model = model
+        self.algorithm = algorithm
+        self.seed, self.rng = resolve_seed(seed)
+        self.bound = algorithm.estep.bind(model)
+        self.theta = np.array(theta, dtype=float)
+        q = model.stat_spec.size
+        self.s = np.full(q, np.nan)
+        self.fast = np.full(q, np.nan)
+        self.mean = np.zeros(q)
+        self.counts = np.zeros(2, dtype=np.int64)
+        self.k = 0
+        self.n_evals = 0
+        self.loglik = np.nan
+        self.status = 0
+        self.target: Array | None = None
+        self.numerical = "numerical" in model.capabilities
+        self.remembers = algorithm.proxy.remembers or self.numerical
+        rows = model.n_individuals if self.remembers else 0
+        self.records = np.zeros((rows, self.bound.record_size))
+        self.n_threads = check_threads(n_threads)
+        self.leaf = leaf_size(model.n_individuals)
+        self.n_leaves = -(-model.n_individuals // self.leaf)
+        self.partial = np.zeros((self.n_leaves, q + 1))
+        self.block = self._leaves_per_block(block_size)
+        self._pool: ThreadPoolExecutor | None = None
+        self._last_pass = 0.0
+
+    def _leaves_per_block(self, block_size: int | None) -> int:
+        if block_size is None:
+            return -(-self.n_leaves // (4 * self.n_threads))
+        if block_size < 1:
+            raise OptionError(f"block_size={block_size!r} must be at least 1 individual.")
+        return -(-block_size // self.leaf)
+
+    def _parallel(self, work: Callable[[int, int], None]) -> None:
+        """Run ``work(first, last)`` over the leaves, on threads where that pays."""
+        if self.n_threads == 1 or self.n_leaves == 1 or self._last_pass < _WORTH_THREADS:
+            work(0, self.n_leaves)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.n_threads)
+        starts = range(0, self.n_leaves, self.block)
+        jobs = [self._pool.submit(work, a, min(a + self.block, self.n_leaves)) for a in starts]
+        for job in jobs:
+            job.result()
+
+    def _sweep(self, visitor: Any, settings: Array, records: Array, iteration: int) -> None:
+        model, bound = self.model, self.bound
+        partial, latent_size = self.partial, model.latent_size
+
+        def work(first: int, last: int) -> None:
+            _loop.sweep(
+                model.kernels, visitor, model.values, model.offsets, self.theta, records,
+                bound.memories, settings, self.seed, iteration, model.n_individuals, self.leaf,
+                first, last, latent_size, bound.work_size, partial,
+            )  # fmt: skip
+
+        self._parallel(work)
+
+    def _sweep_blocks(self) -> None:
+        model = self.model
+
+        def work(first: int, last: int) -> None:
+            _loop.sweep_blocks(
+                model.kernels, model.values, model.offsets, self.theta, model.n_individuals,
+                self.leaf, first, last, self.bound.work_size, self.partial,
+            )  # fmt: skip
+
+        self._parallel(work)
+
+    def _visit_all(self, visitor: Any, settings: Array) -> None:
+        """Visit everybody for the E-step's own purposes; no statistics."""
+        self._sweep(visitor, settings, np.empty((0, 0)), self.k)
+
+    def full_pass(self, k: int) -> Array:
+        """E-step of all individuals; returns the mean statistic at theta."""
+        start = time.perf_counter()
+        bound = self.bound
+        bound.before(k, self.algorithm.gamma(k), self._visit_all)
+        if self.remembers and self.records.shape[1] != bound.record_size:
+            self.records = np.zeros((self.model.n_individuals, bound.record_size))
+        blocked = (
+            not self.remembers
+            and self.algorithm.estep.name == "exact"
+            and "block" in self.model.capabilities
+        )
+        if blocked:
+            self._sweep_blocks()
+        else:
+            scratch = np.empty((0, bound.record_size))
+            records = self.records if self.remembers else scratch
+            self._sweep(bound.visitor, bound.settings, records, k)
+        bound.after(k)
+        self.n_evals += self.model.n_individuals * bound.n_draws * self._draws_count
+        sums = self.partial.sum(axis=0)
+        self.loglik = float(sums[-1]) if self.algorithm.estep.gives_loglik else np.nan
+        self._last_pass = time.perf_counter() - start
+        return np.asarray(sums[:-1])
+
+    @property
+    def _draws_count(self) -> float:
+        """Whether each draw counts as an E-evaluation, or the whole visit as one."""
+        return 1 if self.algorithm.estep.name == "Monte Carlo" else 1 / self.bound.n_draws
+
+    def collect(self) -> Array:
+        """Mean statistic of the remembered records, in the order of a full pass."""
+        model = self.model
+        _loop.collect(
+            model.kernels, model.values, model.offsets, self.records, model.n_individuals,
+            self.leaf, model.latent_size, self.partial,
+        )  # fmt: skip
+        return np.asarray(self.partial.sum(axis=0)[:-1])
+
+    def move(self, target: Array) -> None:
+        """Move both sequences towards the target and read off the parameters."""
+        k, algorithm, model = self.k, self.algorithm, self.model
+        gamma = algorithm.gamma(k)
+        before = self.theta.copy()
+        self.target = target
+        rho = algorithm.rho(k) if np.isfinite(self.fast[0]) else 1.0
+        if gamma > 0.0 and not np.isfinite(self.s[0]):
+            gamma = 1.0
+        self.status = _loop.move(
+            model.kernels, target, rho, gamma, self.fast, self.s, self.theta, self.counts
+        )
+        if gamma == 0.0:
+            return
+        if self.numerical:
+            model.numerical_step(before, self.theta, self.records, gamma, self)  # type: ignore[attr-defined]
+        if algorithm.annealing is not None and k < algorithm.annealing_until:
+            model.anneal(before, self.theta, algorithm.annealing)  # type: ignore[attr-defined]
+
+    def batch_pass(self, order: NDArray[np.int64], batch: int, code: int) -> int:
+        """Run the iterations that visit `order`, batch by batch, in compiled code."""
+        model, bound, algorithm = self.model, self.bound, self.algorithm
+        n_iter = order.size // batch
+        steps = range(self.k, self.k + n_iter)
+        gamma = np.array([algorithm.gamma(k) for k in steps])
+        rho = np.array([algorithm.rho(k) for k in steps])
+        if not np.isfinite(self.s[0]):
+            gamma[0] = rho[0] = 1.0
+        bound.before(self.k, gamma[0], self._visit_all)
+        records = self.records if self.remembers else np.empty((0, bound.record_size))
+        self.status = _loop.advance(
+            model.kernels, bound.visitor, model.values, model.offsets, self.theta, records,
+            bound.memories, bound.settings, self.seed, self.k, model.n_individuals, code, batch,
+            model.latent_size, bound.work_size, order, n_iter, rho, gamma,
+            self.mean, self.fast, self.s, self.counts,
+        )  # fmt: skip
+        bound.after(self.k)
+        self.n_evals += round(n_iter * batch * bound.n_draws * self._draws_count)
+        self.loglik = np.nan
+        self.target = None
+        return n_iter
+
+    def close(self) -> None:
+        """Release the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+    _STATE = ("theta", "s", "fast", "mean", "counts", "records")
+    _NUMBERS = ("k", "n_evals", "seed")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on as if never interrupted, as arrays and numbers."""
+        state: dict[str, Any] = {name: getattr(self, name).copy() for name in self._STATE}
+        state |= {name: getattr(self, name) for name in self._NUMBERS}
+        state["memories"] = self.bound.memories.copy()
+        state["settings"] = self.bound.settings.copy()
+        state["rng"] = self.rng.bit_generator.state
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state from `state_dict` of the same model and algorithm."""
+        for name in self._STATE:
+            setattr(self, name, np.array(state[name]))
+        for name in self._NUMBERS:
+            setattr(self, name, int(state[name]))
+        self.bound.memories[...] = state["memories"]
+        self.bound.settings[...] = state["settings"]
+        self.rng.bit_generator.state = state["rng"]
+
+
+def check_threads(n_threads: int | None) -> int:
+    """Number of threads to use: all cores this process may use, or as asked."""
+    if n_threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if n_threads < 1:
+        raise OptionError(f"n_threads={n_threads!r} must be at least 1.")
+    return int(n_threads)
+
+
+def iterate(run: Run) -> Iterator[Snapshot]:
+    """Run an algorithm, yielding a snapshot after every iteration (or pass of batches).
+
+    The caller decides when to stop; nothing is stopped here but by a failed
+    M-step or numbers that are not finite, after which the iterator ends.
+    """
+    seconds = 0.0
+    clock = time.perf_counter()
+    if run.k == 0:
+        run.algorithm.proxy.start(run)
+    while run.k < run.algorithm.n_iter:
+        gamma = run.algorithm.gamma(run.k)
+        run.k += run.algorithm.proxy.step(run)
+        now = time.perf_counter()
+        seconds += now - clock
+        yield Snapshot(
+            k=run.k,
+            n_evals=round(run.n_evals),
+            seconds=seconds,
+            theta=run.theta.copy(),
+            s=run.s.copy(),
+            target=None if run.target is None else run.target.copy(),
+            loglik=run.loglik,
+            gamma=gamma,
+        )
+        clock = time.perf_counter()
+        if run.status != 0 or not np.all(np.isfinite(run.theta)):
+            return

@@ -1,0 +1,24 @@
+"""E-steps: exact, deterministic numerical, Monte Carlo; interchangeable in every algorithm."""
+
+from saem.estep._base import BoundEStep, EStep
+from saem.estep.exact import Exact
+from saem.estep.montecarlo import (
+    BlockWalk,
+    CoordinateWalk,
+    IndependentLaplace,
+    MonteCarlo,
+    PriorProposal,
+)
+from saem.estep.quadrature import Quadrature
+
+__all__ = [
+    "BlockWalk",
+    "BoundEStep",
+    "CoordinateWalk",
+    "EStep",
+    "Exact",
+    "IndependentLaplace",
+    "MonteCarlo",
+    "PriorProposal",
+    "Quadrature",
+]
