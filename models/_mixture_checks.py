@@ -1,0 +1,188 @@
+"""Checks of what a user gives to a mixture; all problems are gathered."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from saem.contract import Array
+from saem.exceptions import ModelError, Problems, SaemWarning, nearest
+
+from ._mixture_start import distinct_rows
+from ._table import Moments, Table
+
+__all__ = ["check_data", "check_given", "check_options", "check_size"]
+
+_TYPES = ("full", "tied", "diag", "spherical")
+_INITS = ("kmeans++", "random")
+_PARTS = ("weights", "means", "covariances")
+#: Smallest eigenvalue of a correlation matrix that counts as positive.
+_COLLINEAR = 1e-12
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _add_unknown(name: str, value: Any, known: tuple[str, ...], problems: Problems) -> None:
+    close = nearest(str(value), known)
+    problems.add(
+        f"{name}={value!r} is not one of {', '.join(map(repr, known))}",
+        remedy=f"did you mean {close[0]!r}?" if close else None,
+    )
+
+
+def check_options(
+    n_components: Any, covariance_type: Any, init: Any, reg_covar: Any, problems: Problems
+) -> None:
+    """Check the options that can be judged without the data."""
+    if not _is_whole(n_components) or n_components < 1:
+        problems.add(f"n_components={n_components!r} must be a whole number, at least 1")
+    if covariance_type not in _TYPES:
+        _add_unknown("covariance_type", covariance_type, _TYPES, problems)
+    number = isinstance(reg_covar, int | float | np.number) and not isinstance(reg_covar, bool)
+    if not number or not 0.0 <= reg_covar < np.inf:
+        problems.add(f"reg_covar={reg_covar!r} must be a number, at least 0")
+    if isinstance(init, str):
+        if init not in _INITS:
+            _add_unknown("init", init, _INITS, problems)
+    elif isinstance(init, Mapping):
+        if set(init) != set(_PARTS):
+            problems.add(f"init has the keys {sorted(map(str, init))}; it needs {sorted(_PARTS)}")
+    elif not isinstance(init, tuple) or len(init) != 3:
+        problems.add(
+            f"init={init!r} must be one of {_INITS}, or a dict or tuple of weights, means and "
+            "covariances"
+        )
+
+
+def check_size(table: Table, n_components: int, problems: Problems) -> None:
+    """Check that there are as many rows as components."""
+    n = len(table.values)
+    if n_components > n:
+        problems.add(f"n_components={n_components} exceeds the number of rows, {n}")
+
+
+def check_data(
+    table: Table,
+    moments: Moments,
+    n_components: int,
+    covariance_type: str,
+    reg_covar: float,
+    problems: Problems,
+) -> None:
+    """Check that the data can carry the mixture; warn where only the floor saves it."""
+    found = len(distinct_rows(table.values, n_components))
+    if found < n_components:
+        problems.add(f"X has only {found} distinct rows, fewer than n_components={n_components}")
+        return
+    variance = np.diag(moments.cov)
+    constant = variance <= (1e-13 * np.abs(moments.mean)) ** 2
+    for j in np.flatnonzero(constant):
+        _report(
+            f"column {table.names[j]!r} is constant (value {table.values[0, j]:g})",
+            "drop the column",
+            reg_covar,
+            problems,
+        )
+    if covariance_type in ("full", "tied") and not constant.any():
+        sd = np.sqrt(variance)
+        values, vectors = np.linalg.eigh(moments.cov / np.outer(sd, sd))
+        if values[0] < _COLLINEAR:
+            involved = np.flatnonzero(np.abs(vectors[:, 0]) > 0.1)
+            names = ", ".join(repr(table.names[j]) for j in involved)
+            _report(
+                f"columns {names} are collinear: covariances are singular",
+                "drop one of them or use covariance_type='diag'",
+                reg_covar,
+                problems,
+            )
+    swamped = ~constant & (variance < 100.0 * reg_covar)
+    for j in np.flatnonzero(swamped):
+        warnings.warn(
+            f"column {table.names[j]!r} has variance {variance[j]:.3g}, not large against "
+            f"reg_covar={reg_covar:g}, which is added to it. Remedy: rescale the column or "
+            "lower reg_covar.",
+            SaemWarning,
+            stacklevel=3,
+        )
+
+
+def _report(text: str, remedy: str, reg_covar: float, problems: Problems) -> None:
+    """Singular data: a problem without a floor, a warning with one."""
+    if reg_covar == 0.0:
+        problems.add(text, remedy=f"{remedy}, or set reg_covar above 0")
+        return
+    warnings.warn(
+        f"{text}; the likelihood then depends on reg_covar={reg_covar:g}. Remedy: {remedy}.",
+        SaemWarning,
+        stacklevel=4,
+    )
+
+
+def check_given(
+    init: Any, shapes: dict[str, tuple[int, ...]], *, matrices: bool
+) -> dict[str, Array]:
+    """Check starting values given by the user: shapes, numbers, weights, covariances.
+
+    Parameters
+    ----------
+    init : dict or tuple
+    shapes : dict
+        Shapes of weights, means and covariances.
+    matrices : bool
+        Whether covariances are matrices, not variances.
+
+    Raises
+    ------
+    ModelError
+        With all problems found.
+    """
+    parts = dict(init) if isinstance(init, Mapping) else dict(zip(_PARTS, init, strict=True))
+    problems = Problems("the starting values")
+    given: dict[str, Array] = {}
+    for name, shape in shapes.items():
+        try:
+            value = np.array(parts[name], dtype=float)
+        except (TypeError, ValueError):
+            problems.add(f"{name} must be an array of numbers of shape {shape}")
+            continue
+        if value.shape != shape:
+            problems.add(f"{name} has shape {value.shape}; it must have shape {shape}")
+        elif not np.all(np.isfinite(value)):
+            problems.add(f"{name} holds values that are missing or infinite")
+        else:
+            given[name] = value
+    if "weights" in given:
+        _check_weights(given["weights"], problems)
+    if "covariances" in given:
+        check = _check_matrices if matrices else _check_variances
+        check(given["covariances"], problems)
+    problems.raise_if_any(ModelError)
+    given["weights"] /= given["weights"].sum()
+    return given
+
+
+def _check_weights(weights: Array, problems: Problems) -> None:
+    if np.any(weights <= 0.0):
+        problems.add(f"weights {weights} must all be above 0")
+    elif abs(weights.sum() - 1.0) > 1e-6:
+        problems.add(f"weights {weights} sum to {weights.sum():g}, not to 1")
+
+
+def _check_matrices(covariances: Array, problems: Problems) -> None:
+    several = covariances.ndim == 3
+    for c, matrix in enumerate(covariances if several else covariances[None]):
+        label = f"covariances[{c}]" if several else "the covariance"
+        if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=0.0):
+            problems.add(f"{label} is not symmetric")
+        elif (smallest := np.linalg.eigvalsh(matrix)[0]) <= 0.0:
+            problems.add(f"{label} is not positive definite: smallest eigenvalue {smallest:.3g}")
+
+
+def _check_variances(covariances: Array, problems: Problems) -> None:
+    if np.any(covariances <= 0.0):
+        problems.add("covariances must all be above 0")

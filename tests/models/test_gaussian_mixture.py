@@ -1,0 +1,373 @@
+"""Gaussian mixtures: compiled functions against plain NumPy and scikit-learn."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+
+from saem.exceptions import DataError, ModelError, SaemWarning
+from saem.models.gaussian_mixture import GaussianMixture, simulate
+
+TYPES = ("full", "tied", "diag", "spherical")
+
+
+def make_data(n=700, d=3, k=3, seed=1):
+    rng = np.random.default_rng(seed)
+    roots = rng.normal(size=(k, d, d)) * 0.4 + np.eye(d)
+    covariances = roots @ roots.transpose(0, 2, 1)
+    means = 2.0 * rng.normal(size=(k, d))
+    return simulate(
+        rng, n, weights=np.full(k, 1 / k), means=means, covariances=covariances,
+        covariance_type="full",
+    )[0]  # fmt: skip
+
+
+def make_model(covariance_type, n=700, d=3, k=3, **options):
+    model = GaussianMixture(make_data(n, d, k), k, covariance_type=covariance_type, **options)
+    return model, model.start(np.random.default_rng(5))
+
+
+def block_statistic(model, theta):
+    """Mean statistic and log-likelihood by the blocked kernel, all rows in one leaf."""
+    s = np.zeros(model.stat_spec.size)
+    loglik = model._functions.block(theta, model.values, s, np.empty(model.work_size))
+    return s / model.n_individuals, loglik
+
+
+def row_statistic(model, theta, kernel=None):
+    s = np.zeros(model.stat_spec.size)
+    latent, work = np.empty(model.latent_size), np.empty(model.work_size)
+    loglik = 0.0
+    for i in range(model.n_individuals):
+        y = model.record_of(i)
+        loglik += model._functions.expect(theta, y, latent, work)
+        model._functions.accumulate(1.0 / model.n_individuals, y, latent, s)
+    return s, loglik
+
+
+def full_covariances(model, theta):
+    """Covariances of all components as (k, d, d)."""
+    covariances = model.components(theta)["covariances"]
+    k, d = model.n_components, model.n_features
+    if model.covariance_type in ("full", "tied"):
+        return np.broadcast_to(covariances, (k, d, d))
+    return np.broadcast_to(covariances.reshape(k, -1), (k, d))[:, :, None] * np.eye(d)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_posterior_equals_scipy(covariance_type):
+    model, theta = make_model(covariance_type)
+    parts = model.components(theta)
+    X = model.values.reshape(-1, model.n_features)
+    covariances = full_covariances(model, theta)
+    log_joint = np.stack(
+        [
+            np.log(parts["weights"][c])
+            + multivariate_normal(parts["means"][c], covariances[c]).logpdf(X)
+            for c in range(model.n_components)
+        ],
+        axis=1,
+    )
+    probabilities, log_lik = model.posterior(theta)
+    expected = logsumexp(log_joint, axis=1)
+    np.testing.assert_allclose(log_lik, expected, rtol=1e-11)
+    np.testing.assert_allclose(
+        probabilities, np.exp(log_joint - expected[:, None]), rtol=1e-9, atol=1e-300
+    )
+    np.testing.assert_array_equal(model.predict(theta), log_joint.argmax(axis=1))
+    np.testing.assert_array_equal(model.predict_proba(theta), probabilities)
+    np.testing.assert_array_equal(model.score_samples(theta), log_lik)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.parametrize(("n", "d", "k"), [(700, 3, 3), (301, 1, 2), (129, 10, 2), (40, 5, 1)])
+def test_block_equals_rows(covariance_type, n, d, k):
+    model, theta = make_model(covariance_type, n, d, k)
+    s, loglik = row_statistic(model, theta)
+    s_block, loglik_block = block_statistic(model, theta)
+    scale = np.abs(s).max()
+    np.testing.assert_allclose(s_block, s, rtol=1e-12, atol=1e-14 * scale)
+    assert loglik_block == pytest.approx(loglik, rel=1e-12)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_maximize_inverts_the_mean_map(covariance_type):
+    model, theta = make_model(covariance_type, reg_covar=0.0)
+    parts, covariances = model.components(theta), full_covariances(model, theta)
+    w, m = parts["weights"], parts["means"]
+    second = covariances + m[:, :, None] * m[:, None, :]
+    low = np.tril_indices(model.n_features)
+    squares = {
+        "full": lambda: (w[:, None, None] * second)[:, low[0], low[1]],
+        "tied": lambda: np.einsum("c,cij->ij", w, second)[low],
+        "diag": lambda: w[:, None] * np.einsum("cii->ci", second),
+        "spherical": lambda: w * np.einsum("cii->c", second),
+    }[covariance_type]()
+    s = model.stat_spec.pack({"counts": w, "sums": w[:, None] * m, "squares": squares})
+    fitted = model.pack_components(
+        weights=np.full_like(w, 1 / w.size), means=m + 1, covariances=parts["covariances"]
+    )
+    assert model._functions.maximize(s, fitted) == 0
+    np.testing.assert_allclose(fitted, theta, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_em_steps_equal_scikit_learn(covariance_type):
+    from sklearn.mixture import GaussianMixture as Peer
+    from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
+
+    model, theta = make_model(covariance_type)
+    X = model.values.reshape(-1, model.n_features)
+    parts = model.components(theta)
+    peer = Peer(model.n_components, covariance_type=covariance_type, reg_covar=model.reg_covar)
+    peer.weights_, peer.means_ = parts["weights"], parts["means"]
+    peer.covariances_ = parts["covariances"]
+    peer.precisions_cholesky_ = _compute_precision_cholesky(peer.covariances_, covariance_type)
+    for _ in range(50):
+        mean_loglik, log_resp = peer._e_step(X)
+        peer._m_step(X, log_resp)
+        s, loglik = block_statistic(model, theta)
+        assert model._functions.maximize(s, theta) == 0
+        assert loglik / len(X) == pytest.approx(mean_loglik, rel=1e-8)
+        ours = model.components(theta)
+        for name in ("weights", "means", "covariances"):
+            np.testing.assert_allclose(ours[name], getattr(peer, f"{name}_"), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_draws_follow_the_posterior(covariance_type):
+    model, theta = make_model(covariance_type)
+    y, work = np.zeros(model.n_features), np.empty(model.work_size)
+    y += model.components(theta)["means"][:2].mean(axis=0)
+    latent, p = np.empty(model.latent_size), np.empty(model.latent_size)
+    model._functions.expect(theta, y, p, work)
+    counts = np.zeros(model.latent_size)
+    n = 20_000
+    for key in range(n):
+        model._functions.draw(theta, y, np.uint64(key * 0x9E3779B97F4A7C15 % 2**64), latent, work)
+        assert sorted(latent) == [0.0] * (model.latent_size - 1) + [1.0]
+        counts += latent
+    # false alarm below 1e-5 per component
+    assert np.all(np.abs(counts / n - p) <= 4.5 * np.sqrt(p * (1 - p) / n) + 1e-6)
+
+
+def test_data_are_used_without_a_copy():
+    X = make_data()
+    model = GaussianMixture(X, 2)
+    assert np.shares_memory(model.values, X)
+    X.flags.writeable = False
+    model = GaussianMixture(X, 2)
+    assert np.shares_memory(model.values, X)
+    s, _ = block_statistic(model, model.start(np.random.default_rng(0)))
+    assert np.all(np.isfinite(s))
+
+
+def test_a_far_origin_costs_no_accuracy():
+    X = make_data()
+    near, far = GaussianMixture(X, 3, init="kmeans++"), GaussianMixture(X + 1e7, 3)
+    results = []
+    for model in (near, far):
+        theta = model.start(np.random.default_rng(0))
+        for _ in range(20):
+            s, loglik = block_statistic(model, theta)
+            assert model._functions.maximize(s, theta) == 0
+        results.append((model.components(theta), loglik))
+    (a, loglik_a), (b, loglik_b) = results
+    assert loglik_b == pytest.approx(loglik_a, rel=1e-6)
+    np.testing.assert_allclose(b["means"] - 1e7, a["means"], atol=1e-4)
+    np.testing.assert_allclose(b["covariances"], a["covariances"], atol=1e-4)
+
+
+@pytest.mark.parametrize("init", ["kmeans++", "random"])
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_starts_are_random_and_reproducible(init, covariance_type):
+    model, _ = make_model(covariance_type, init=init)
+    first, again, other = (model.start(np.random.default_rng(seed)) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert np.all(np.isfinite(first))
+    assert model.components(first)["weights"].sum() == pytest.approx(1.0)
+
+
+def test_start_with_rare_distinct_rows():
+    X = np.zeros((50_000, 1))
+    X[::10_000, 0] = np.arange(5.0) + 1.0
+    for init in ("kmeans++", "random"):
+        model = GaussianMixture(X, 3, init=init)
+        theta = model.start(np.random.default_rng(0))
+        assert np.unique(model.components(theta)["means"]).size == 3
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_given_start_is_returned(covariance_type):
+    model, theta = make_model(covariance_type)
+    parts = model.components(theta)
+    X = model.values.reshape(-1, model.n_features)
+    for init in (parts, tuple(parts.values())):
+        given = GaussianMixture(X, 3, covariance_type=covariance_type, init=init)
+        assert given.start(np.random.default_rng(0)) == pytest.approx(theta, rel=1e-12)
+
+
+def test_names_and_counts():
+    frame = pd.DataFrame(make_data(d=2, k=2), columns=["a", "b"])
+    names = {
+        "full": ["0,a,a", "0,b,a", "0,b,b", "1,a,a", "1,b,a", "1,b,b"],
+        "tied": ["a,a", "b,a", "b,b"],
+        "diag": ["0,a", "0,b", "1,a", "1,b"],
+        "spherical": ["0", "1"],
+    }
+    for covariance_type, inner in names.items():
+        model = GaussianMixture(frame, 2, covariance_type=covariance_type)
+        assert model.param_names == [
+            "weights[0]", "weights[1]", "means[0,a]", "means[0,b]", "means[1,a]", "means[1,b]",
+            *(f"covariances[{i}]" for i in inner),
+        ]  # fmt: skip
+        assert model.n_params == 1 + 4 + len(inner)
+        theta = model.start(np.random.default_rng(0))
+        assert model.params_of(theta).shape == (len(model.param_names),)
+
+
+def test_frames_are_matched_by_name():
+    frame = pd.DataFrame(make_data(d=2, k=2), columns=["a", "b"])
+    model = GaussianMixture(frame, 2)
+    theta = model.start(np.random.default_rng(0))
+    np.testing.assert_array_equal(
+        model.score_samples(theta, frame[["b", "a"]]), model.score_samples(theta)
+    )
+    with pytest.raises(DataError, match="column 'b' is missing"):
+        model.predict(theta, frame[["a"]])
+    with pytest.raises(DataError, match="3 columns; the model has 2"):
+        model.predict(theta, np.zeros((4, 3)))
+
+
+def test_icl_is_bic_plus_overlap():
+    model, theta = make_model("full")
+    probabilities, log_lik = model.posterior(theta)
+    bic = -2 * log_lik.sum() + model.n_params * np.log(model.n_individuals)
+    expected = bic - 2 * np.log(probabilities.max(axis=1)).sum()
+    assert model.icl(theta) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_samples_have_the_moments_of_the_mixture(covariance_type):
+    model, theta = make_model(covariance_type)
+    n = 40_000
+    X, labels = model.sample(theta, n, np.random.default_rng(8))
+    parts, covariances = model.components(theta), full_covariances(model, theta)
+    share = np.bincount(labels, minlength=3) / n
+    w = parts["weights"]
+    assert np.all(np.abs(share - w) < 5 * np.sqrt(w * (1 - w) / n))
+    for c in range(3):
+        rows = X[labels == c]
+        sd = np.sqrt(np.diag(covariances[c]))
+        assert np.all(np.abs(rows.mean(axis=0) - parts["means"][c]) < 5 * sd / np.sqrt(len(rows)))
+        error = np.abs(np.cov(rows.T) - covariances[c]) / np.outer(sd, sd)
+        assert np.all(error < 5 * np.sqrt(2 / len(rows)))
+
+
+def test_simulate_benchmark():
+    X, labels = simulate(np.random.default_rng(0), 1000, grouped=True)
+    assert X.shape == (1000, 1)
+    assert np.all(np.diff(labels) >= 0)
+    assert abs(labels.mean() - 0.8) < 5 * np.sqrt(0.16 / 1000)
+
+
+def test_an_empty_component_and_a_singular_covariance_are_reported():
+    model, theta = make_model("full", reg_covar=0.0)
+    s, _ = block_statistic(model, theta)
+    view = model.stat_spec.view(s)
+    view["squares"][0] = 0.0
+    assert model._functions.maximize(s, theta.copy()) == 2
+    view["counts"][1] = 0.0
+    assert model._functions.maximize(s, theta.copy()) == 1
+    assert set(model.maximize_errors) == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"n_components": 0}, "n_components=0"),
+        ({"n_components": 2.5}, "n_components=2.5"),
+        ({"covariance_type": "diagonal"}, "did you mean 'diag'"),
+        ({"reg_covar": -1.0}, "reg_covar=-1.0"),
+        ({"init": "k-means"}, "did you mean 'kmeans\\+\\+'"),
+        ({"init": {"weights": [1]}}, "it needs"),
+        ({"init": 3}, "init=3"),
+    ],
+)
+def test_bad_options(options, text):
+    with pytest.raises(ModelError, match=text):
+        GaussianMixture(make_data(50), **({"n_components": 2} | options))
+
+
+def test_all_problems_at_once():
+    X = make_data(10)
+    X[3, 1], X[4, 2] = np.nan, np.inf
+    with pytest.raises(DataError) as error:
+        GaussianMixture(X, 11)
+    text = str(error.value)
+    assert "row 3, column 'x1'" in text
+    assert "row 4, column 'x2'" in text
+    assert "n_components=11 exceeds the number of rows, 10" in text
+
+
+@pytest.mark.parametrize(
+    ("X", "text"),
+    [
+        (np.zeros(5), "two dimensions"),
+        (np.zeros((0, 2)), "empty"),
+        (np.array([["a", "b"]]), "real numbers"),
+        (pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}), "column 'b' has dtype"),
+        (pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], columns=["a", "a"]), "more than one column"),
+        (np.ones((5, 2)), "distinct rows"),
+        (pd.DataFrame({"a": [1.0, None, 3.0]}, index=[10, 11, 12]), "row 11, column 'a'"),
+    ],
+)
+def test_bad_data(X, text):
+    with pytest.raises(DataError, match=text):
+        GaussianMixture(X, 2)
+
+
+def test_singular_data():
+    X = make_data(60, d=2, k=1)
+    constant = np.column_stack([X, np.full(60, 4.0)])
+    with pytest.warns(SaemWarning, match="column 'x2' is constant"):
+        GaussianMixture(constant, 2)
+    with pytest.raises(DataError, match="'x2' is constant"):
+        GaussianMixture(constant, 2, reg_covar=0.0)
+    collinear = np.column_stack([X, X.sum(axis=1)])
+    with pytest.warns(SaemWarning, match="collinear"):
+        GaussianMixture(collinear, 2)
+    with pytest.raises(DataError, match="collinear"):
+        GaussianMixture(collinear, 2, reg_covar=0.0)
+    GaussianMixture(collinear, 2, covariance_type="diag", reg_covar=0.0)
+    with pytest.warns(SaemWarning, match="not large against"):
+        GaussianMixture(1e-4 * X, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"weights": [0.5, 0.2, 0.2]}, "sum to 0.9"),
+        ({"weights": [1.5, -0.7, 0.2]}, "above 0"),
+        ({"weights": [0.5, 0.5]}, "must have shape \\(3,\\)"),
+        ({"means": np.full((3, 3), np.nan)}, "means holds values"),
+        ({"means": "x"}, "array of numbers"),
+        ({"covariances": np.tile(-np.eye(3), (3, 1, 1))}, "not positive definite"),
+        ({"covariances": np.tile(np.triu(np.ones((3, 3))), (3, 1, 1))}, "not symmetric"),
+    ],
+)
+def test_bad_given_starts(change, text):
+    model, theta = make_model("full")
+    X = model.values.reshape(-1, 3)
+    with pytest.raises(ModelError, match=text):
+        GaussianMixture(X, 3, init=model.components(theta) | change)
+
+
+def test_bad_given_variances():
+    model, theta = make_model("diag")
+    X = model.values.reshape(-1, 3)
+    init = model.components(theta) | {"covariances": np.zeros((3, 3))}
+    with pytest.raises(ModelError, match="must all be above 0"):
+        GaussianMixture(X, 3, covariance_type="diag", init=init)
