@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from saem.contract import Array
 from saem.exceptions import DataError, ModelError, Problems, SaemWarning
-from saem.nlme._explain import did_you_mean
+from saem.nlme._explain import count, did_you_mean
 
 __all__ = ["Report", "find_columns", "numeric"]
 
@@ -58,7 +58,7 @@ class Report:
         at = np.flatnonzero(bad)
         listed = [f"{_plain(values[r])!r} at {self.where(int(r))}" for r in at[: self.EXAMPLES]]
         more = at.size - len(listed)
-        return "; ".join(listed) + (f"; and in {more} more rows" if more else "")
+        return "; ".join(listed) + (f"; and in {count(more, 'more row')}" if more else "")
 
     def note(self, text: str, remedy: str) -> None:
         """Keep a warning until it is known that there is no error."""
@@ -160,7 +160,8 @@ def _check_mapping(
             )
         if not isinstance(label, Hashable) or label not in labels:
             report.data.add(
-                f"column {label!r}, named for {name!r}, is not in the data{did_you_mean(label, labels)}",
+                f"column {label!r}, named for {name!r}, is not in the data"
+                f"{did_you_mean(label, labels)}",
                 remedy=f"use one of {', '.join(map(repr, labels)) or 'no columns'}",
             )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from saem.exceptions import nearest
 
-__all__ = ["did_you_mean", "explain_compile_error", "failing_line", "place_of"]
+__all__ = ["count", "did_you_mean", "explain_compile_error", "failing_line", "place_of"]
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _BOILERPLATE = re.compile(
@@ -47,6 +47,11 @@ _HINTS: tuple[tuple[str, str], ...] = (
     ),
 )
 _GENERAL = "keep to arithmetic, if/else, loops and functions of math and numpy"
+
+
+def count(n: int, noun: str) -> str:
+    """Count with its noun: "1 row", "2 rows"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def did_you_mean(name: Any, candidates: Iterable[Any]) -> str:

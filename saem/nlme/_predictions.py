@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from saem.contract import Array
 from saem.exceptions import ModelError, Problems, SaemWarning
-from saem.nlme._explain import failing_line
+from saem.nlme._explain import count, failing_line
 
 if TYPE_CHECKING:
     from saem.nlme.data import Individuals
@@ -165,7 +165,7 @@ class _Check:
                 line = failing_line(error, self.structural.function)  # type: ignore[arg-type]
                 cause = f"it raises {type(error).__name__}: {error} ({line})"
         more = int(rows.sum()) - 1
-        others = f" (and in {more} more rows)" if more else ""
+        others = f" (and in {count(more, 'more row')})" if more else ""
         guarded = remedy.replace(
             "guard",
             "write the function so that it is defined there (x if ... else y)"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from saem.contract import Array
 from saem.nlme._columns import Report
+from saem.nlme._explain import count
 from saem.nlme.error_models import ErrorModel
 from saem.nlme.structural import Structural
 
@@ -49,8 +50,8 @@ def check_event_columns(frame: pd.DataFrame, names: Mapping[str, Hashable], repo
             marked = (cells.fillna(0) != 0).to_numpy(dtype=bool)
             if marked.any():
                 report.data.add(
-                    f"column {label!r} marks {int(marked.sum())} rows as doses or other events: "
-                    f"{report.rows(marked, cells.to_numpy())}",
+                    f"column {label!r} marks {count(int(marked.sum()), 'row')} as doses or other "
+                    f"events: {report.rows(marked, cells.to_numpy())}",
                     remedy=_EVERY_ROW,
                 )
 
@@ -96,10 +97,11 @@ def _remedy_missing(
     name: str, label: Hashable, missing: NDArray[np.bool_], values: Mapping[str, Array]
 ) -> str:
     if name == "dv":
+        remedy = f"drop the rows without a response: frame.dropna(subset=[{label!r}])"
         amt = values.get("amt")
-        if amt is not None and (amt[missing] > 0).all():
-            return f"drop these rows if they are dose rows; {_EVERY_ROW}"
-        return f"drop the rows without a response: frame.dropna(subset=[{label!r}])"
+        if amt is not None and (amt[missing] > 0).all() and not (amt > 0).all():
+            remedy += f"; if they are dose rows, {_EVERY_ROW}"
+        return remedy
     if name == "amt":
         return f"write the dose on every row; {_EVERY_ROW}"
     return "fill in these cells or drop the rows"
@@ -146,14 +148,15 @@ def check_times(
     if "time" not in values:
         return
     time = values["time"][order]
-    step = np.diff(time)
+    with np.errstate(invalid="ignore"):  # infinite times are reported with their cells
+        step = np.diff(time)
     inside = np.ones(step.size, dtype=bool)
     inside[offsets[1:-1] - 1] = False
     back = np.flatnonzero((step < 0) & inside)
     label = names["time"]
     if back.size:
         at = int(back[0])
-        more = f", and {back.size - 1} more times" if back.size > 1 else ""
+        more = f", and {count(back.size - 1, 'more time')}" if back.size > 1 else ""
         report.data.add(
             f"column {label!r} (time) decreases within a subject: {time[at + 1]:g} after "
             f"{time[at]:g} at {report.where(int(order[at + 1]))}{more}",
@@ -164,16 +167,17 @@ def check_times(
     same = (step == 0) & inside
     for name in structural.columns:
         if name != "time" and name in values:
-            same &= np.diff(values[name][order]) == 0
+            column = values[name][order]
+            same &= column[1:] == column[:-1]
     if same.any() and "time" in structural.columns:
         at = int(np.flatnonzero(same)[0])
         dv = values.get("dv")
-        copies = 0 if dv is None else int((same & (np.diff(dv[order]) == 0)).sum())
+        copies = 0 if dv is None else int((same & (dv[order][1:] == dv[order][:-1])).sum())
         also = f", {copies} of them with the same dv too" if copies else ""
         report.note(
-            f"{int(same.sum())} rows repeat the id and time of the row before{also}; first: time "
-            f"{time[at]:g} at {report.where(int(order[at + 1]))}. They are taken as replicate "
-            "measurements",
+            f"{count(int(same.sum()), 'row')} with the id and time of the row before{also}; first: "
+            f"time {time[at]:g} at {report.where(int(order[at + 1]))}. They are taken as "
+            "replicate measurements",
             "drop them if they are copies: frame.drop_duplicates()",
         )
 
@@ -197,7 +201,7 @@ def check_doses(
         i = int(partly[0])
         rows = order[offsets[i] : offsets[i + 1]]
         row = int(rows[amt[rows] <= 0][0])
-        more = f", and for {partly.size - 1} more subjects" if partly.size > 1 else ""
+        more = f", and for {count(partly.size - 1, 'more subject')}" if partly.size > 1 else ""
         report.data.add(
             f"column {names['amt']!r} (amt) is {amt[row]:g} at {report.where(row)}, though id "
             f"{ids[i]!r} has a dose on other rows{more}",
@@ -229,10 +233,6 @@ def subject_frame(
 def _constant_within(series: pd.Series, order: Rows, offsets: Rows, report: Report) -> bool:
     """Check the kind of a covariate, that it is complete and constant within subjects."""
     label = series.name
-    wrong = _wrong_kind(series)
-    if wrong:
-        report.data.add(f"covariate {label!r} {wrong[0]}", remedy=wrong[1])
-        return False
     try:
         codes = pd.factorize(series)[0]
     except TypeError:
@@ -241,6 +241,10 @@ def _constant_within(series: pd.Series, order: Rows, offsets: Rows, report: Repo
             f"at {report.where(0)}",
             remedy="use numbers or text",
         )
+        return False
+    wrong = _wrong_kind(series)
+    if wrong:
+        report.data.add(f"covariate {label!r} {wrong[0]}", remedy=wrong[1])
         return False
     missing = codes < 0
     if missing.any():
@@ -257,7 +261,11 @@ def _constant_within(series: pd.Series, order: Rows, offsets: Rows, report: Repo
         start = int(offsets[np.searchsorted(offsets, at, side="right") - 1])
         one, other = int(order[start]), int(order[at])
         cells = series.to_numpy(dtype=object)
-        more = f"; {changes.size - 1} more rows differ" if changes.size > 1 else ""
+        more = (
+            f" (in all, {count(changes.size, 'row')} unlike the first of the subject)"
+            if changes.size > 1
+            else ""
+        )
         report.data.add(
             f"covariate {label!r} must be constant within a subject, but is {cells[one]!r} at "
             f"{report.where(one)} and {cells[other]!r} at {report.row(other)}{more}",

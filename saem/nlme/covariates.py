@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from saem.contract import Array
 from saem.exceptions import DataError, Problems
-from saem.nlme._explain import did_you_mean
+from saem.nlme._explain import count, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -280,14 +280,18 @@ def build_design(
     specs: dict[str, Any] = {}
     for parameter, formula in formulas.items():
         indices = [0]
+        used[parameter] = (0,)
         if formula is not None and formula.strip():
             owner = f"formula {formula!r} of parameter {parameter!r}"
             try:
                 spec, values = _evaluate(_parse(formula), subjects)
             except Exception as error:  # formulaic lets any exception of a formula through
-                problems.add(f"{owner} cannot be evaluated: {_first_line(error)}")
-                spec, values = None, np.empty((len(ids), 0))
-            own_names = [n for n in getattr(spec, "column_names", ()) if n != "Intercept"]
+                problems.add(
+                    f"{owner} cannot be evaluated: {_first_line(error)}",
+                    remedy="check that its columns are of the kind (number, category) it needs",
+                )
+                continue
+            own_names = [n for n in spec.column_names if n != "Intercept"]
             if _usable(owner, own_names, values, ids, problems):
                 specs[parameter] = spec
                 levels |= _levels_of(spec, subjects)
@@ -330,7 +334,7 @@ def _usable(
     for name, column in zip(names, values.T, strict=True):
         bad = np.flatnonzero(~np.isfinite(column))
         if bad.size:
-            more = f" and {bad.size - 1} more subjects" if bad.size > 1 else ""
+            more = f" and {count(bad.size - 1, 'more subject')}" if bad.size > 1 else ""
             problems.add(
                 f"{owner}: column {name!r} is {column[bad[0]]} for id {ids[bad[0]]!r}{more}",
                 remedy="the formula must be finite for every subject: correct the covariate or "

@@ -18,7 +18,7 @@ from saem.contract import Array
 from saem.exceptions import DataError
 from saem.nlme import _values
 from saem.nlme._columns import Report, find_columns, numeric
-from saem.nlme._explain import did_you_mean
+from saem.nlme._explain import count, did_you_mean
 from saem.nlme.covariates import Design, build_design, check_formula
 from saem.nlme.error_models import ErrorModel
 from saem.nlme.parameters import Parameter
@@ -144,8 +144,8 @@ def read_individuals(
     names = find_columns(frame, mapping, ["id", "dv", *wanted], spare, report)
     formulas, needed = _check_formulas(structural, parameters, frame, report)
 
-    _values.check_event_columns(frame, names, report)
     grouping = _group(frame, names.get("id"), report) if len(frame) else None
+    _values.check_event_columns(frame, names, report)
     arrays = {
         name: numeric(frame, label, report)
         for name, label in names.items()
@@ -290,7 +290,7 @@ def _group(frame: pd.DataFrame, label: Hashable | None, report: Report) -> _Grou
     if starts.size + 1 != len(ids):
         back = starts[codes[starts] <= np.maximum.accumulate(codes)[starts - 1]]
         report.note(
-            f"the rows of {np.unique(codes[back]).size} subjects are not together (first: "
+            f"the rows of {count(np.unique(codes[back]).size, 'subject')} are not together (first: "
             f"{report.where(int(back[0]))}) and were grouped",
             f"frame.sort_values([{label!r}], kind='stable') if they are the same subjects, new "
             "ids if not",
@@ -308,7 +308,7 @@ def _note_unused_levels(
         unused = [level for level in series.dtype.categories if level not in set(uniques)]  # type: ignore[call-overload]
         if unused:
             report.note(
-                f"id column {label!r} has {len(unused)} levels without a row, such as "
+                f"id column {label!r} has {count(len(unused), 'level')} without a row, such as "
                 f"{unused[0]!r}: subjects without observations are not in the fit",
                 f"frame[{label!r}].cat.remove_unused_categories()",
             )
@@ -342,12 +342,12 @@ def _note_size(
     design: Design,
     report: Report,
 ) -> None:
-    count = len(error.param_names) + sum(len(used) - 1 for used in design.used.values())
-    count += sum(not p.fixed for p in parameters.values())
-    count += sum(p.random and not p.fixed_omega for p in parameters.values())
-    if values["dv"].size < count:
+    n_params = len(error.param_names) + sum(len(used) - 1 for used in design.used.values())
+    n_params += sum(not p.fixed for p in parameters.values())
+    n_params += sum(p.random and not p.fixed_omega for p in parameters.values())
+    if values["dv"].size < n_params:
         report.note(
-            f"there are {values['dv'].size} observations for {count} parameters",
+            f"there are {values['dv'].size} observations for {n_params} parameters",
             "fix parameters (fixed=True), or leave out random effects (random=False)",
         )
 
