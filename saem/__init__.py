@@ -1,1 +1,69 @@
-"""Stochastic EM and latent-variable fitting."""
+"""saem: stochastic EM and latent-variable fitting.
+
+Importing the package is light; every name loads its part when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "EM": "saem.algorithms",
+    "IncrementalEM": "saem.algorithms",
+    "MCEM": "saem.algorithms",
+    "OnlineEM": "saem.algorithms",
+    "SAEM": "saem.algorithms",
+    "Callback": "saem.callbacks",
+    "EarlyStop": "saem.callbacks",
+    "Progress": "saem.callbacks",
+    "BlockWalk": "saem.estep",
+    "CoordinateWalk": "saem.estep",
+    "Exact": "saem.estep",
+    "IndependentLaplace": "saem.estep",
+    "MonteCarlo": "saem.estep",
+    "PriorProposal": "saem.estep",
+    "Quadrature": "saem.estep",
+    "ConvergenceWarning": "saem.exceptions",
+    "DataError": "saem.exceptions",
+    "FitError": "saem.exceptions",
+    "ModelError": "saem.exceptions",
+    "OptionError": "saem.exceptions",
+    "SaemError": "saem.exceptions",
+    "SaemWarning": "saem.exceptions",
+    "Epochs": "saem.fitting",
+    "Iterations": "saem.fitting",
+    "fit": "saem.fitting",
+    "CombinedError": "saem.nlme.error_models",
+    "ConstantError": "saem.nlme.error_models",
+    "ExponentialError": "saem.nlme.error_models",
+    "ProportionalError": "saem.nlme.error_models",
+    "NLME": "saem.nlme.model",
+    "LogNormal": "saem.nlme.parameters",
+    "LogitNormal": "saem.nlme.parameters",
+    "Normal": "saem.nlme.parameters",
+    "ProbitNormal": "saem.nlme.parameters",
+    "load": "saem.persist",
+}
+_MODULES = ("datasets", "models", "plots", "schedules")
+
+__all__ = sorted([*_EXPORTS, *_MODULES, "__version__"])  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("saem")
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"saem.{name}")
+    else:
+        raise AttributeError(f"module 'saem' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

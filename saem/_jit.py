@@ -33,7 +33,7 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 @functools.cache
 def _helper_files() -> tuple[Path, ...]:
-    """Source files of the package that define helpers."""
+    """Source files of the package whose functions are compiled into kernels of others."""
     import saem
 
     folders = [Path(saem.__file__).parent]
@@ -41,7 +41,9 @@ def _helper_files() -> tuple[Path, ...]:
         spec = find_spec(f"saem.{name}")
         folders += [Path(p) for p in (spec.submodule_search_locations or ())] if spec else []
     files = sorted({path for folder in folders for path in folder.rglob("*.py")})
-    return tuple(path for path in files if "@helper" in path.read_text(encoding="utf-8"))
+    marks = ("@helper", "@intrinsic")
+    texts = ((path, path.read_text(encoding="utf-8")) for path in files)
+    return tuple(path for path, text in texts if any(mark in text for mark in marks))
 
 
 def _fingerprint(source: str) -> tuple[int, int]:

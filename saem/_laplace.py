@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from saem._borrow import as_matrix
 from saem._jit import helper
 from saem._linalg import cholesky, cholesky_solve
 from saem._math import HALF_LOG_2PI, log
@@ -150,9 +151,9 @@ def laplace(kernels, theta, y, mean, chol, u, spread, z, work):
     """
     d = u.size
     at = 0
-    hess = work[at : at + d * d].reshape(d, d)
+    hess = as_matrix(work[at:], d, d)
     at += d * d
-    trial = work[at : at + d * d].reshape(d, d)
+    trial = as_matrix(work[at:], d, d)
     at += d * d
     grad = work[at : at + d]
     at += d

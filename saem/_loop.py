@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import float64, int64, uint64, void
 
+from saem._borrow import borrow
 from saem._jit import helper, kernel
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR
 from saem.random import stream
@@ -58,10 +59,12 @@ def sweep(
     Row j of `partial` receives the mean statistic's share of leaf j, then its
     log-likelihood. Without a row of `records` for each individual, records are not kept.
     """
-    work = np.empty(work_size)
+    own_work, own_scratch = np.empty(max(1, work_size)), np.empty(records.shape[1])
+    work, scratch = borrow(own_work), borrow(own_scratch)
+    values, theta, settings = borrow(values), borrow(theta), borrow(settings)
+    records, memories, partial = borrow(records), borrow(memories), borrow(partial)
     q = partial.shape[1] - 1
     keep = records.shape[0] == n
-    scratch = np.empty(records.shape[1])
     for j in range(first, last):
         sums = partial[j, :q]
         sums[:] = 0.0
@@ -73,12 +76,14 @@ def sweep(
             total += visitor.visit(kernels, theta, y, record, memories[i], settings, key, work)
             add_record(kernels, 1.0 / n, y, record, latent_size, sums)
         partial[j, q] = total
+    # The owners live until here, whatever the compiler thinks of them.
+    own_work[0] = own_scratch.size
 
 
 @kernel(void(KERNELS, VECTOR, INDEX, VECTOR, int64, int64, int64, int64, int64, MATRIX))
 def sweep_blocks(kernels, values, offsets, theta, n, leaf, first, last, work_size, partial):
     """As `sweep`, for models that treat a whole leaf at once and keep no records."""
-    work = np.empty(work_size)
+    work = np.empty(max(1, work_size))
     q = partial.shape[1] - 1
     for j in range(first, last):
         sums = partial[j, :q]
@@ -113,7 +118,7 @@ def visit_at(
     seed, iteration, i, work_size,
 ):  # fmt: skip
     """Visit one individual; for tests and for tools that look at one individual."""
-    work = np.empty(work_size)
+    work = np.empty(max(1, work_size))
     y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
     key = stream(seed, i, iteration)
     return visitor.visit(kernels, theta, y, record, memories[i], settings, key, work)
@@ -179,9 +184,12 @@ def advance(
     of the kept records (incremental proxy only). Returns 0, or the code of a
     failed M-step.
     """
-    work = np.empty(work_size)
-    fresh = np.empty((batch, records.shape[1]))
+    own_work, own_fresh = np.empty(max(1, work_size)), np.empty((batch, records.shape[1]))
+    work, fresh = borrow(own_work), borrow(own_fresh)
+    values, theta, settings = borrow(values), borrow(theta), borrow(settings)
+    records, memories = borrow(records), borrow(memories)
     target = np.zeros(s.size)
+    status = 0
     for t in range(n_iter):
         chosen = order[t * batch : (t + 1) * batch]
         for b in range(batch):
@@ -204,8 +212,10 @@ def advance(
             target[:] = mean
         status = move_guarded(kernels, target, rho[t], gamma[t], fast, s, theta, counts)
         if status != 0:
-            return status
-    return 0
+            break
+    # The owners live until here, whatever the compiler thinks of them.
+    own_work[0] = own_fresh.size
+    return status
 
 
 
@@ -219,9 +229,10 @@ def conditional_loglik(
 
     The objective of a numerical M-step; `out` has one entry a leaf.
     """
-    work = np.empty(work_size)
+    own_work, own_latent = np.empty(max(1, work_size)), np.empty(latent_size)
+    work, latent = borrow(own_work), borrow(own_latent)
+    values, theta, records = borrow(values), borrow(theta), borrow(records)
     width = 1 + latent_size
-    latent = np.empty(latent_size)
     for j in range(first, last):
         total = 0.0
         for i in range(j * leaf, min(n, (j + 1) * leaf)):
@@ -232,3 +243,4 @@ def conditional_loglik(
                     value = kernels.log_lik(kernels.structural, theta, y, latent, work)
                     total += records[i, m * width] * value
         out[j] = total
+    own_work[0] = own_latent.size

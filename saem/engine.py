@@ -130,8 +130,10 @@ class Run:
         self.loglik = np.nan
         self.status = 0
         self.target: Array | None = None
-        self.numerical = "numerical" in model.capabilities
-        self.remembers = algorithm.proxy.remembers or self.numerical
+        #: What a numerical M-step remembers between iterations.
+        self.numerical: dict[str, Array] = {}
+        self._has_numerical = "numerical" in model.capabilities
+        self.remembers = algorithm.proxy.remembers or self._has_numerical
         rows = model.n_individuals if self.remembers else 0
         self.records = np.zeros((rows, self.bound.record_size))
         self.n_threads = check_threads(n_threads)
@@ -228,6 +230,19 @@ class Run:
         )  # fmt: skip
         return np.asarray(self.partial.sum(axis=0)[:-1])
 
+    def conditional_loglik(self, theta: Array, records: Array) -> float:
+        """Sum over individuals of the mean of log p(y | z; theta) over the kept draws z."""
+        model, out = self.model, np.zeros(self.n_leaves)
+
+        def work(first: int, last: int) -> None:
+            _loop.conditional_loglik(
+                model.kernels, model.values, model.offsets, theta, records, model.n_individuals,
+                self.leaf, first, last, model.latent_size, self.bound.work_size, out,
+            )  # fmt: skip
+
+        self._parallel(work)
+        return float(out.sum())
+
     def move(self, target: Array) -> None:
         """Move both sequences towards the target and read off the parameters."""
         k, algorithm, model = self.k, self.algorithm, self.model
@@ -242,7 +257,7 @@ class Run:
         )
         if gamma == 0.0:
             return
-        if self.numerical:
+        if self._has_numerical:
             model.numerical_step(before, self.theta, self.records, gamma, self)  # type: ignore[attr-defined]
         if algorithm.annealing is not None and k < algorithm.annealing_until:
             model.anneal(before, self.theta, algorithm.annealing)  # type: ignore[attr-defined]
@@ -286,6 +301,7 @@ class Run:
         state["memories"] = self.bound.memories.copy()
         state["settings"] = self.bound.settings.copy()
         state["rng"] = self.rng.bit_generator.state
+        state["numerical"] = {name: value.copy() for name, value in self.numerical.items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -297,6 +313,7 @@ class Run:
         self.bound.memories[...] = state["memories"]
         self.bound.settings[...] = state["settings"]
         self.rng.bit_generator.state = state["rng"]
+        self.numerical = {name: np.array(value) for name, value in state["numerical"].items()}
 
 
 def check_threads(n_threads: int | None) -> int:

@@ -77,13 +77,16 @@ class TwoPhase:
     """Burn-in with step 0, exploration with step 1, then decreasing steps.
 
     gamma_k = 0 for k < burn_in, 1 for the next `exploration` iterations, then
-    ``j ** -power`` with j = 1, 2, ... (Delyon, Lavielle and Moulines 1999,
-    Ann. Statist. 27, section 3; Kuhn and Lavielle 2004 for the two phases).
+    ``(1 + j / delay) ** -power`` with j = 0, 1, ... (Delyon, Lavielle and
+    Moulines 1999, Ann. Statist. 27, section 3; Kuhn and Lavielle 2004 for the
+    two phases). ``delay = 1`` is the textbook's ``(k - K1) ** -power``; with a
+    larger delay the steps stay large enough for directions in which EM is slow.
     """
 
     burn_in: int = 5
     exploration: int = 150
     power: float = 0.7
+    delay: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the Robbins-Monro conditions."""
@@ -93,13 +96,15 @@ class TwoPhase:
                 f"burn_in={self.burn_in!r}, exploration={self.exploration!r}: "
                 "numbers of iterations cannot be negative."
             )
+        if self.delay <= 0:
+            raise OptionError(f"delay={self.delay!r} must be positive.")
 
     def __call__(self, k: int) -> float:
         """Value at iteration k."""
         if k < self.burn_in:
             return 0.0
-        j = k - self.burn_in - self.exploration + 1
-        return 1.0 if j <= 1 else float(j) ** -self.power
+        j = k - self.burn_in - self.exploration
+        return 1.0 if j <= 0 else (1.0 + j / self.delay) ** -self.power
 
 
 @dataclass(frozen=True)

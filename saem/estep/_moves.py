@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from saem._borrow import as_matrix
 from saem._jit import helper, kernel
 from saem._laplace import color, laplace, log_det, whiten
 from saem._math import exp
@@ -88,12 +89,14 @@ def propose(code, size, a, z, mean, chol, mode, factor, scales, blocks, eps, u, 
 def run_moves(
     kernels, theta, y, z, proposal, mean, chol, mode, factor, scales, blocks,
     tried, accepted, coordinate_rate, block_rate, block_tries,
-    moves, normals, log_uniforms, u, scratch,
+    moves, normals, log_uniforms, u, log_lik, scratch,
 ):  # fmt: skip
-    """One cycle of moves of one chain; z is updated in place."""
+    """One cycle of moves of one chain; z is updated in place.
+
+    Takes and returns ``log p(y | z)`` of the state.
+    """
     d = mean.size
     structural = kernels.structural
-    log_lik = kernels.log_lik(structural, theta, y, z, scratch)
     prior = log_prior(z, mean, chol, u)
     at_normal = 0
     at_uniform = 0
@@ -179,7 +182,7 @@ def visit_chains(kernels, theta, y, record, memory, settings, key, work):
     scales = memory[at : at + d]
     blocks = memory[at + d : at + 2 * d]
     mode = memory[at + 2 * d : at + 3 * d]
-    factor = memory[at + 3 * d : at + 3 * d + d * d].reshape(d, d)
+    factor = as_matrix(memory[at + 3 * d:], d, d)
     at += 3 * d + d * d
     tried = memory[at : at + N_KINDS]
     accepted = memory[at + N_KINDS : at + 2 * N_KINDS]
@@ -193,7 +196,7 @@ def visit_chains(kernels, theta, y, record, memory, settings, key, work):
     block_rate = work[at + 3 * d : at + 4 * d]
     block_tries = work[at + 4 * d : at + 5 * d]
     at += 5 * d
-    chol = work[at : at + d * d].reshape(d, d)
+    chol = as_matrix(work[at:], d, d)
     at += d * d
     proposal = work[at : at + latent_size]
     at += latent_size
@@ -209,15 +212,17 @@ def visit_chains(kernels, theta, y, record, memory, settings, key, work):
     complete = 0.0
     for chain in range(n_chains):
         z = memory[chain * latent_size : (chain + 1) * latent_size]
+        log_lik = kernels.log_lik(kernels.structural, theta, y, z, scratch)
         for cycle in range(cycles):
             sub = stream(key, chain, cycle)
             position = fill_normal(sub, 0, normals)
             fill_log_uniform(sub, position, log_uniforms)
-            complete += weight * run_moves(
+            log_lik = run_moves(
                 kernels, theta, y, z, proposal, mean, chol, mode, factor, scales, blocks,
                 tried, accepted, coordinate_rate, block_rate, block_tries,
-                moves, normals, log_uniforms, u, scratch,
+                moves, normals, log_uniforms, u, log_lik, scratch,
             )  # fmt: skip
+            complete += weight * log_lik
             record[m * width] = weight
             record[m * width + 1 : (m + 1) * width] = z
             m += 1
@@ -260,15 +265,15 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     scales = memory[at : at + d]
     blocks = memory[at + d : at + 2 * d]
     mode = memory[at + 2 * d : at + 3 * d]
-    factor = memory[at + 3 * d : at + 3 * d + d * d].reshape(d, d)
+    factor = as_matrix(memory[at + 3 * d:], d, d)
 
     mean = work[:d]
     u = work[d : 2 * d]
     best = work[2 * d : 3 * d]
     at = 3 * d
-    chol = work[at : at + d * d].reshape(d, d)
+    chol = as_matrix(work[at:], d, d)
     at += d * d
-    spread = work[at : at + d * d].reshape(d, d)
+    spread = as_matrix(work[at:], d, d)
     at += d * d
     z = work[at : at + latent_size]
     at += latent_size

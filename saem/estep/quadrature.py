@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from saem._borrow import as_matrix
 from saem._jit import kernel
 from saem._laplace import color, laplace, laplace_work, log_det, log_joint
 from saem._types import VISIT, make_visitor
@@ -37,9 +38,9 @@ def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
     at = 0
     mean = work[at : at + d]
     at += d
-    chol = work[at : at + d * d].reshape(d, d)
+    chol = as_matrix(work[at:], d, d)
     at += d * d
-    spread = work[at : at + d * d].reshape(d, d)
+    spread = as_matrix(work[at:], d, d)
     at += d * d
     x = work[at : at + d]
     at += d

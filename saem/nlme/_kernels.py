@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import float64, int64, void
 
+from saem._borrow import as_matrix
 from saem._jit import helper, kernel
 from saem._linalg import cholesky, cholesky_inverse, cholesky_solve
 from saem._math import HALF_LOG_2PI, exp, expit, log, norm_cdf
@@ -75,20 +76,20 @@ def blocks(theta):
     at += 4 * p
     parameter = theta[at : at + d]
     at += d
-    beta = theta[at : at + p_x * p].reshape(p_x, p)
+    beta = as_matrix(theta[at:], p_x, p)
     at += p_x * p
-    beta_status = theta[at : at + p_x * p].reshape(p_x, p)
+    beta_status = as_matrix(theta[at:], p_x, p)
     at += p_x * p
-    omega = theta[at : at + d * d].reshape(d, d)
+    omega = as_matrix(theta[at:], d, d)
     at += d * d
-    omega_status = theta[at : at + d * d].reshape(d, d)
+    omega_status = as_matrix(theta[at:], d, d)
     at += d * d
-    chol = theta[at : at + d * d].reshape(d, d)
+    chol = as_matrix(theta[at:], d, d)
     at += d * d
     sigma = theta[at : at + 2]
     sigma_status = theta[at + 2 : at + 4]
     at += 4
-    xtx = theta[at : at + p_x * p_x].reshape(p_x, p_x)
+    xtx = as_matrix(theta[at:], p_x, p_x)
     return (
         transform, lower, upper, position, parameter, beta, beta_status,
         omega, omega_status, chol, sigma, sigma_status, xtx,
@@ -144,19 +145,19 @@ def log_density(code, a, b, dv, predicted, out):
         for j in range(n):
             r = dv[j] - predicted[j]
             square += r * r
-        total = -n * np.log(a) - 0.5 * square / (a * a)
+        total = -n * log(a) - 0.5 * square / (a * a)
     elif code == PROPORTIONAL:
         for j in range(n):
             f = max(abs(predicted[j]), PREDICTION_FLOOR)
             r = (dv[j] - predicted[j]) / f
             square += r * r
             total -= log(f)
-        total += -n * np.log(b) - 0.5 * square / (b * b)
+        total += -n * log(b) - 0.5 * square / (b * b)
     elif code == EXPONENTIAL:
         for j in range(n):
             r = dv[j] - fitted(code, predicted[j])
             square += r * r
-        total = -n * np.log(a) - 0.5 * square / (a * a)
+        total = -n * log(a) - 0.5 * square / (a * a)
     else:
         for j in range(n):
             g = residual_sd(code, a, b, predicted[j])
@@ -197,7 +198,7 @@ def log_lik(structural, theta, y, latent, work):
     n = (y.size - p_x - 1) // (1 + n_columns)
     start = p_x + 1
     dv = y[start : start + n]
-    columns = y[start + n :].reshape(n_columns, n)
+    columns = as_matrix(y[start + n:], n_columns, n)
     psi = work[:p]
     out = work[p : p + 2]
     predicted = work[p + 2 : p + 2 + n]
@@ -323,8 +324,8 @@ def maximize(s, theta):
         if not np.isfinite(s[m]):
             return 1
     if d > 0:
-        s1 = s[: p_x * d].reshape(p_x, d)
-        s2 = s[p_x * d : p_x * d + d * d].reshape(d, d)
+        s1 = as_matrix(s, p_x, d)
+        s2 = as_matrix(s[p_x * d:], d, d)
         inverse = np.zeros((d, d))
         cholesky_inverse(chol, inverse)
         if not _generalised_least_squares(s1, inverse, beta, beta_status, parameter, xtx):

@@ -1,0 +1,1 @@
+"""Likelihoods, standard errors, individual parameters, Monte Carlo errors of a fitted model."""

@@ -1,0 +1,1 @@
+"""Nonlinear mixed-effects models: parameters, error models, structural models, data."""

@@ -1,0 +1,350 @@
+"""The nonlinear mixed-effects model: from a DataFrame to what the engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from saem.contract import Array, Model
+from saem.exceptions import ModelError, Problems
+from saem.nlme import _kernels
+from saem.nlme._numerical import newton_step
+from saem.nlme.data import Individuals, read_individuals
+from saem.nlme.error_models import ConstantError, ErrorModel, resolve_error
+from saem.nlme.parameters import Parameter
+from saem.nlme.structural import Structural, check_predictions, resolve_structural
+from saem.statistics import Packed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from saem.engine import Run
+    from saem.nlme.results import NLMEResults
+
+__all__ = ["NLME"]
+
+
+class NLME(Model):
+    """Nonlinear mixed-effects model with a continuous response.
+
+    ``y_ij = f(x_ij; psi_i) + g(f) eps_ij`` with ``u(psi_i) = B' c_i + eta_i``,
+    ``eta_i ~ N(0, Omega)``, ``eps_ij ~ N(0, 1)``.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame
+        One row per observation.
+    structural : str or callable
+        Name of a library model (`saem.nlme.library.list_models`), or a function
+        of one observation whose positional arguments are parameters and whose
+        keyword-only arguments are columns.
+    parameters : mapping of str to Parameter
+        One entry for each parameter of the structural model.
+    error : ErrorModel or str
+        Residual error; `ConstantError` by default.
+    omega : str or sequence of sequence of str
+        Pattern of the random effects' covariance: ``"diagonal"``, ``"full"``,
+        or blocks such as ``[["ka", "V"], ["CL"]]``.
+    columns : mapping of str to str, optional
+        Which column of the data is what: ``id``, ``dv``, and the columns of
+        the structural model, such as ``time``.
+
+    Raises
+    ------
+    saem.exceptions.DataError, saem.exceptions.ModelError
+        With every problem found, before anything is computed.
+
+    Examples
+    --------
+    >>> import saem
+    >>> theo = saem.datasets.load("theophylline")
+    >>> model = saem.NLME(
+    ...     theo,
+    ...     structural="pk.oral_1cpt",
+    ...     parameters={
+    ...         "ka": saem.LogNormal(1.0),
+    ...         "V": saem.LogNormal(20.0),
+    ...         "CL": saem.LogNormal(0.5),
+    ...     },
+    ...     error=saem.ConstantError(1.0),
+    ...     columns={"id": "Subject", "time": "Time", "dv": "conc", "amt": "Dose"},
+    ... )
+    >>> model.n_individuals, model.nobs
+    (12, 120)
+    """
+
+    name: ClassVar[str] = "NLME"
+
+    def __init__(
+        self,
+        data: pd.DataFrame,
+        structural: str | Any,
+        parameters: Mapping[str, Parameter],
+        error: ErrorModel | str = ConstantError(),  # noqa: B008 (immutable)
+        omega: str | Sequence[Sequence[str]] = "diagonal",
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
+        self.structural: Structural = resolve_structural(structural)
+        self.error = resolve_error(error)
+        self.individuals: Individuals = read_individuals(
+            data, columns or {}, self.structural, parameters, self.error
+        )
+        # In the order of the structural model, whatever order the user wrote.
+        self.parameters = {name: parameters[name] for name in self.structural.param_names}
+        self.random_names = [n for n, p in self.parameters.items() if p.random]
+        self.omega_pattern = _omega_pattern(omega, self.random_names)
+        self.omega = omega
+        self._pack()
+        self._names()
+        typical = [p.start for p in self.parameters.values()]
+        check_predictions(self.structural, typical, self.individuals, self.error)
+
+    # -- what the engine needs ---------------------------------------------------
+
+    @property
+    def capabilities(self) -> frozenset[str]:  # type: ignore[override]
+        """Chains and quadrature; a numerical M-step where the family is not exponential."""
+        return frozenset({"gaussian", "numerical"} if self.is_numerical else {"gaussian"})
+
+    @property
+    def is_numerical(self) -> bool:
+        """Whether some parameters have no closed-form M-step."""
+        return self.numerical_entries != []
+
+    def _pack(self) -> None:
+        data = self.individuals
+        p, d = len(self.parameters), len(self.random_names)
+        x = data.design.matrix
+        self.n_individuals, self.nobs = data.n_individuals, int(data.n_obs.sum())
+        self.theta_spec = _kernels.theta_blocks(p, d, x.shape[1])
+        self.stat_spec = Packed(s1=(x.shape[1], d), s2=(d, d), s3=())
+        self.n_coords, self.latent_size = d, d + 1
+        self.work_size = p + 2 + int(data.n_obs.max())
+        self.values, self.offsets = pack_records(
+            data, x, self.structural.columns, self.error, self.structural.defaults
+        )
+        from saem._types import make_kernels
+
+        self.kernels = make_kernels(
+            structural=self.structural.compiled,
+            log_lik=_kernels.log_lik,
+            prior=_kernels.prior,
+            accumulate=_kernels.accumulate,
+            maximize=_kernels.maximize,
+            project=_kernels.project,
+        )
+
+    def start(self, rng: np.random.Generator) -> Array:
+        """Theta at the user's starting values."""
+        spec, data = self.theta_spec, self.individuals
+        theta = np.zeros(spec.size)
+        view = spec.view(theta)
+        x = data.design.matrix
+        p, d = len(self.parameters), len(self.random_names)
+        sigma_at = spec.slices["sigma"].start
+        view["dims"][:7] = [
+            p, d, x.shape[1], self.error.code, len(self.structural.columns), sigma_at,
+            self.nobs / self.n_individuals,
+        ]  # fmt: skip
+        view["position"][:] = -1.0
+        for m, (name, parameter) in enumerate(self.parameters.items()):
+            view["transform"][m] = parameter.code
+            low, high = parameter.bounds
+            view["lower"][m] = low if np.isfinite(low) else 0.0
+            view["upper"][m] = high if np.isfinite(high) else 0.0
+            if parameter.random:
+                place = self.random_names.index(name)
+                view["position"][m] = place
+                view["parameter"][place] = m
+                view["omega"][place, place] = parameter.start_omega**2
+            view["beta"][0, m] = float(parameter.to_phi(parameter.start))
+            view["beta_status"][0, m] = _kernels.FIXED if parameter.fixed else _kernels.FREE
+            for j in data.design.used[name]:
+                if j > 0:
+                    view["beta_status"][j, m] = _kernels.FREE
+        view["omega_status"][:] = self.omega_pattern
+        for name in self.random_names:
+            if self.parameters[name].fixed_omega:
+                a = self.random_names.index(name)
+                view["omega_status"][a, a] = _kernels.FIXED
+        _kernels.factorise(view["omega"], view["chol"])
+        view["sigma"][:] = self.error.start
+        view["sigma_status"][:] = [name in self.error.param_names for name in ("a", "b")]
+        view["xtx"][:] = x.T @ x / self.n_individuals
+        return theta
+
+    def anneal(self, before: Array, theta: Array, factor: float) -> None:
+        """Keep variances from falling faster than `factor` per iteration.
+
+        ``diag Omega <- max(diag Omega, factor * old)``, likewise the residual
+        scales (Lavielle and Mentre 2007; algorithm of simulated annealing).
+        """
+        old, new = self.theta_spec.view(before), self.theta_spec.view(theta)
+        omega = new["omega"]
+        for a in range(self.n_coords):
+            omega[a, a] = max(omega[a, a], factor * old["omega"][a, a])
+        _kernels.factorise(omega, new["chol"])
+        new["sigma"][:] = np.maximum(new["sigma"], factor * old["sigma"])
+
+    def numerical_step(
+        self, before: Array, theta: Array, records: Array, gamma: float, run: Run
+    ) -> None:
+        """M-step of what has no closed form, smoothed in parameter space."""
+        newton_step(self, before, theta, records, gamma, run)
+
+    # -- names and values of the parameters --------------------------------------
+
+    def _names(self) -> None:
+        """Name every estimated number, and note where it stands in theta."""
+        spec, design = self.theta_spec, self.individuals.design
+        theta = self.start(np.random.default_rng(0))
+        view = spec.view(theta)
+        p, d = len(self.parameters), len(self.random_names)
+        self.param_names: list[str] = []
+        self.param_index: list[int] = []
+        self.param_kind: list[str] = []
+        self.numerical_entries: list[int] = []
+
+        def add(name: str, block: str, at: int, kind: str) -> None:
+            self.param_names.append(name)
+            self.param_index.append(spec.slices[block].start + at)
+            self.param_kind.append(kind)
+
+        for m, (name, parameter) in enumerate(self.parameters.items()):
+            for j in range(view["beta"].shape[0]):
+                if view["beta_status"][j, m] != _kernels.FREE:
+                    continue
+                label = name if j == 0 else f"beta_{name}_{design.names[j]}"
+                add(label, "beta", j * p + m, "typical" if j == 0 else "coefficient")
+                if not parameter.random:
+                    self.numerical_entries.append(self.param_index[-1])
+        for a in range(d):
+            for b in range(a + 1):
+                if view["omega_status"][a, b] != _kernels.FREE:
+                    continue
+                first, second = self.random_names[b], self.random_names[a]
+                label = f"omega2_{first}" if a == b else f"cov_{first}_{second}"
+                add(label, "omega", a * d + b, "variance" if a == b else "covariance")
+        for c, name in enumerate(("a", "b")):
+            if view["sigma_status"][c] == _kernels.FREE:
+                add(name, "sigma", c, "residual")
+                if self.error.code in (_kernels.COMBINED_SUM, _kernels.COMBINED_VARIANCE):
+                    self.numerical_entries.append(self.param_index[-1])
+
+    def estimation_vector(self, theta: Array) -> Array:
+        """Estimated numbers on the Gaussian scale, in the order of `param_names`."""
+        return np.asarray(theta[self.param_index])
+
+    def params_of(self, theta: Array) -> Array:
+        """Estimated numbers on the user's scale: typical values are natural."""
+        values = self.estimation_vector(theta).copy()
+        for j, (name, kind) in enumerate(zip(self.param_names, self.param_kind, strict=True)):
+            if kind == "typical":
+                values[j] = float(self.parameters[name].to_psi(values[j]))
+        return values
+
+    def natural_derivative(self, theta: Array) -> Array:
+        """Derivative of `params_of` by `estimation_vector`, elementwise."""
+        values = self.estimation_vector(theta)
+        derivative = np.ones(values.size)
+        for j, (name, kind) in enumerate(zip(self.param_names, self.param_kind, strict=True)):
+            if kind == "typical":
+                derivative[j] = float(self.parameters[name].dpsi_dphi(values[j]))
+        return derivative
+
+    def with_estimates(self, theta: Array, estimates: Array) -> Array:
+        """Theta with other values of the estimated numbers (Gaussian scale)."""
+        new = theta.copy()
+        new[self.param_index] = estimates
+        view = self.theta_spec.view(new)
+        lower = np.tril(view["omega"])
+        view["omega"][:] = lower + np.tril(lower, -1).T
+        _kernels.factorise(view["omega"], view["chol"])
+        return new
+
+    def check_theta(self, theta: Array) -> None:
+        """Raise `ModelError` if theta is not finite or Omega not positive definite."""
+        problems = Problems("the starting parameters")
+        view = self.theta_spec.view(theta)
+        if not np.all(np.isfinite(theta)):
+            problems.add("a value is not finite", remedy="check the starting values")
+        elif self.n_coords and np.linalg.eigvalsh(view["omega"])[0] <= 0:
+            problems.add(
+                f"the starting covariance {view['omega'].tolist()} is not positive definite",
+                remedy="start from smaller covariances",
+            )
+        problems.raise_if_any(ModelError)
+
+    def results(self, record: Any) -> NLMEResults:
+        """Wrap the record of a fit."""
+        from saem.nlme.results import NLMEResults
+
+        return NLMEResults(self, record)
+
+
+def _omega_pattern(omega: str | Sequence[Sequence[str]], names: list[str]) -> Array:
+    """Entries of Omega that are estimated, as statuses."""
+    d = len(names)
+    if isinstance(omega, str):
+        if omega == "full":
+            return np.ones((d, d))
+        if omega in ("diagonal", "diag"):
+            return np.eye(d)
+        raise ModelError(
+            f"omega={omega!r}: the pattern is 'diagonal', 'full', or blocks of parameter names "
+            "such as [['ka', 'V'], ['CL']]."
+        )
+    problems = Problems("omega")
+    pattern = np.eye(d)
+    seen: list[str] = []
+    for block in omega:
+        for name in block:
+            if name not in names:
+                problems.add(
+                    f"{name!r} is not a parameter with a random effect ({', '.join(names)})",
+                    remedy="name only parameters with random=True",
+                )
+            elif name in seen:
+                problems.add(f"{name!r} stands in two blocks", remedy="name it once")
+            seen.append(name)
+        index = [names.index(name) for name in block if name in names]
+        pattern[np.ix_(index, index)] = 1.0
+    problems.raise_if_any(ModelError)
+    return pattern
+
+
+def pack_records(
+    data: Individuals,
+    x: Array,
+    columns: Sequence[str],
+    error: ErrorModel,
+    defaults: Mapping[str, float],
+) -> tuple[Array, Any]:
+    """One contiguous record per individual: design row, constant, responses, columns.
+
+    The constant holds the ``2 pi`` term, and the Jacobian where the residual
+    is normal on the log scale, so that the density is that of the data as given.
+    """
+    n, n_obs, starts = data.n_individuals, data.n_obs, data.offsets
+    p_x = x.shape[1]
+    logged = error.code == _kernels.EXPONENTIAL
+    response = np.log(data.dv) if logged else data.dv
+    lengths = p_x + 1 + n_obs * (1 + len(columns))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    values = np.empty(offsets[-1])
+    stacked = np.empty((1 + len(columns), data.dv.size))
+    stacked[0] = response
+    for c, name in enumerate(columns, 1):
+        stacked[c] = data.columns[name] if name in data.columns else defaults[name]
+    for i in range(n):
+        rows = slice(starts[i], starts[i + 1])
+        constant = -float(n_obs[i]) * _kernels.HALF_LOG_2PI
+        if logged:
+            constant -= float(np.sum(response[rows]))
+        at = offsets[i]
+        values[at : at + p_x] = x[i]
+        values[at + p_x] = constant
+        values[at + p_x + 1 : offsets[i + 1]] = stacked[:, rows].ravel()
+    return values, offsets
