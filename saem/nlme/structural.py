@@ -188,6 +188,12 @@ def _read_signature(
             )
         elif arg.kind is arg.KEYWORD_ONLY:
             columns.append(arg.name)
+            if arg.name in ("id", "dv"):
+                problems.add(
+                    f"column {arg.name!r} cannot go into a prediction: it names the "
+                    f"{'subject' if arg.name == 'id' else 'response'}",
+                    remedy="use another column, a copy under another name if need be",
+                )
             if arg.default is not arg.empty:
                 defaults[arg.name] = arg.default
                 if not is_number(arg.default):

@@ -9,6 +9,8 @@ import pytest
 from saem.nlme.library import LIBRARY, list_models
 from saem.nlme.structural import resolve_structural
 
+pytestmark = pytest.mark.nojit
+
 
 def bateman(ka, k, time):
     """Difference of exponentials over difference of rates, without cancellation."""

@@ -17,6 +17,7 @@ from saem.nlme.error_models import ConstantError, ExponentialError, Proportional
 from saem.nlme.parameters import Normal
 from saem.nlme.structural import Structural, check_predictions, resolve_structural
 
+pytestmark = pytest.mark.nojit
 jit_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="the compiler is switched off")
 FACTOR = 2.0
 
@@ -121,6 +122,10 @@ def no_parameters(*, time):
     return time
 
 
+def reads_response(a, *, dv):
+    return a * dv
+
+
 def bad_default(a, *, time=None):
     return a
 
@@ -132,6 +137,7 @@ def bad_default(a, *, time=None):
         (star_kwargs, ["**columns", "no names"]),
         (positional_default, ["'b'", "1.0", "parameters={...}", "behind the star"]),
         (no_parameters, ["no positional arguments", "nothing to estimate"]),
+        (reads_response, ["column 'dv' cannot go into a prediction", "response"]),
         (bad_default, ["'time'", "None", "finite number"]),
         (3, ["3", "int", "library name or a Python function"]),
         (None, ["None"]),
