@@ -113,6 +113,10 @@ def _evaluate(
         problems.add(f"{what} cannot be evaluated: {lines[0]}")
         return None
     names = [str(c) for c in matrix.columns]
+    for name, kind in zip(names, matrix.dtypes, strict=True):
+        if kind.kind not in "iufb":
+            problems.add(f"{what} term {name!r} has dtype {kind}; it must be real numbers")
+            return None
     values = np.ascontiguousarray(matrix, dtype=float)
     for row, j in np.argwhere(~np.isfinite(values))[:5]:
         problems.add(

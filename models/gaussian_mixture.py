@@ -415,7 +415,14 @@ class GaussianMixture(Model):
         labels : ndarray of shape (n,)
         """
         parts = self.components(theta)
-        return simulate(rng, n, covariance_type=self.covariance_type, **parts)
+        return simulate(
+            rng,
+            n,
+            weights=parts["weights"],
+            means=parts["means"],
+            covariances=parts["covariances"],
+            covariance_type=self.covariance_type,
+        )
 
     def results(self, record: Any) -> MixtureResults:
         """Wrap the record of a fit."""
