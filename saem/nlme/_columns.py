@@ -36,12 +36,12 @@ class Report:
     #: How many examples a problem spells out.
     EXAMPLES = 3
 
-    def __init__(self, labels: pd.Index, ids: Any = None) -> None:
+    def __init__(self, labels: pd.Index) -> None:
         self.data = Problems("the data")
         self.model = Problems("the model")
         self.notes: list[str] = []
         self.labels = labels
-        self.ids = ids  # ids in file order, once they are known
+        self.ids: pd.Series | None = None  # in file order, once they are known
 
     def row(self, row: int) -> str:
         """Words for a row: 1-based data row and index label."""
@@ -51,7 +51,7 @@ class Report:
         """Words for a row with its id, where that is known."""
         if self.ids is None:
             return self.row(row)
-        return f"id {_plain(self.ids[row])!r}, {self.row(row)}"
+        return f"id {_plain(self.ids.iloc[row])!r}, {self.row(row)}"
 
     def rows(self, bad: NDArray[np.bool_], values: Any) -> str:
         """List the first of the marked rows with their values, and count the rest."""

@@ -154,7 +154,7 @@ def read_individuals(
     values = {name: array for name, array in arrays.items() if array is not None}
     _values.check_values(names, values, structural, error, report)
     if grouping is None:
-        report.finish(stacklevel=2)
+        report.finish(stacklevel=3)
         raise AssertionError("rows that cannot be grouped are a problem")  # pragma: no cover
     _check_groups(grouping, names, values, structural, parameters, report)
     subjects = _values.subject_frame(frame, needed, grouping.order, grouping.offsets, report)
@@ -163,7 +163,7 @@ def read_individuals(
     design = build_design(formulas, subjects, grouping.ids, report.data)
     if not report.data and not report.model:
         _note_size(values, parameters, error, design, report)
-    report.finish(stacklevel=2)
+    report.finish(stacklevel=3)  # at the call of the model that reads the data
     return _assemble(frame, names, values, structural, grouping, design, subjects)
 
 
@@ -274,7 +274,7 @@ def _group(frame: pd.DataFrame, label: Hashable | None, report: Report) -> _Grou
             remedy="use numbers or text as ids",
         )
         return None
-    report.ids = series.to_numpy(dtype=object)
+    report.ids = series
     missing = codes < 0
     if missing.any():
         report.ids = None
