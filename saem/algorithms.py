@@ -187,8 +187,8 @@ class MCEM(Algorithm):
 
 #: Moves of one cycle of SAEM; the reasons stand in `SAEM`.
 SAEM_MOVES = (BlockWalk(1), IndependentLaplace(2))
-#: Cycles of a visit, each of whose states enters the statistic.
-SAEM_CYCLES = 4
+#: States of a chain that are averaged into one simulated statistic.
+SAEM_PATH = 4
 
 
 @dataclass(frozen=True)
@@ -231,9 +231,9 @@ class SAEM(Algorithm):
       independent Student proposals around the mode. The latter are accepted
       in 60-80 % of cases on the usual models, so that successive states are
       almost independent; the walk serves the individuals for which the
-      approximation is poor. All four cycles' states enter the statistic: the
-      Monte Carlo variance falls accordingly, for the same number of
-      likelihood evaluations as the customary two sweeps of three walks.
+      approximation is poor. The states of four such cycles are averaged into
+      one simulated statistic: 12 likelihood evaluations in all, as many as the
+      customary two sweeps of three walks take for a single state.
     * *A short exploration* (50): with chains that mix there is nothing to wait
       for, and with step 1 the noise itself does harm, since a variance that
       happens to fall near zero comes back only slowly.
@@ -263,8 +263,7 @@ class SAEM(Algorithm):
             raise OptionError(f"averaged={self.averaged!r} must lie between 0 and 1.")
         estep = self.estep
         if estep is None:
-            chains = max(1, -(-50 // model.n_individuals))
-            estep = MonteCarlo(moves=SAEM_MOVES, n_chains=chains, n_draws=SAEM_CYCLES * chains)
+            estep = MonteCarlo(moves=SAEM_MOVES, path=SAEM_PATH)
         total = self.n_burn_in + self.n_exploration + self.n_smoothing
         average_from = total - round(self.averaged * self.n_smoothing)
         return Combination(

@@ -210,16 +210,11 @@ class Run:
             records = self.records if self.remembers else scratch
             self._sweep(bound.visitor, bound.settings, records, k)
         bound.after(k)
-        self.n_evals += self.model.n_individuals * bound.n_draws * self._draws_count
+        self.n_evals += self.model.n_individuals * bound.evals
         sums = self.partial.sum(axis=0)
         self.loglik = float(sums[-1]) if self.algorithm.estep.gives_loglik else np.nan
         self._last_pass = time.perf_counter() - start
         return np.asarray(sums[:-1])
-
-    @property
-    def _draws_count(self) -> float:
-        """Whether each draw counts as an E-evaluation, or the whole visit as one."""
-        return 1 if self.algorithm.estep.name == "Monte Carlo" else 1 / self.bound.n_draws
 
     def collect(self) -> Array:
         """Mean statistic of the remembered records, in the order of a full pass."""
@@ -280,7 +275,7 @@ class Run:
             self.mean, self.fast, self.s, self.counts,
         )  # fmt: skip
         bound.after(self.k)
-        self.n_evals += round(n_iter * batch * bound.n_draws * self._draws_count)
+        self.n_evals += n_iter * batch * bound.evals
         self.loglik = np.nan
         self.target = None
         return n_iter
@@ -342,7 +337,7 @@ def iterate(run: Run) -> Iterator[Snapshot]:
         seconds += now - clock
         yield Snapshot(
             k=run.k,
-            n_evals=round(run.n_evals),
+            n_evals=run.n_evals,
             seconds=seconds,
             theta=run.theta.copy(),
             s=run.s.copy(),

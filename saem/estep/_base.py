@@ -43,6 +43,11 @@ class BoundEStep:
         self.work_size = work_size + model.work_size
 
     @property
+    def evals(self) -> int:
+        """E-evaluations of one visit: simulated statistics, or 1 where none are simulated."""
+        return 1
+
+    @property
     def record_size(self) -> int:
         """Length of one record."""
         return self.n_draws * (1 + self.model.latent_size)

@@ -96,6 +96,11 @@ class _BoundDraws(BoundEStep):
             settings=np.array([float(first)]),
         )
 
+    @property
+    def evals(self) -> int:
+        """Each draw is a simulated statistic."""
+        return self.n_draws
+
     def before(self, k: int, gamma: float, visit_all: VisitAll) -> None:
         """Set the number of draws of iteration k."""
         self.n_draws = max(1, round(self.schedule(k)))
@@ -128,9 +133,14 @@ class _BoundChains(BoundEStep):
         self._set_cycles(0)
 
     def _set_cycles(self, k: int) -> None:
-        cycles = max(1, -(-round(self.schedule(k)) // self.n_chains))
-        self.settings[1] = cycles
-        self.n_draws = cycles * self.n_chains
+        per_chain = max(1, -(-round(self.schedule(k)) // self.n_chains))
+        self.settings[1] = per_chain * self.spec.path
+        self.n_draws = per_chain * self.spec.path * self.n_chains
+
+    @property
+    def evals(self) -> int:
+        """Simulated statistics: the states of a path are averaged into one."""
+        return self.n_draws // self.spec.path
 
     def _scales(self) -> slice:
         start = self.n_chains * self.model.latent_size
@@ -198,8 +208,12 @@ class MonteCarlo(EStep):
         Chains per individual; by default so many that there are 50 in all.
     n_draws : float or Schedule, optional
         Draws per individual and iteration, a function of the iteration if they
-        are to grow (MCEM). Default: one per chain, or one where the model has
-        an exact sampler.
+        are to grow (MCEM); at least one per chain. Default: one per chain, or
+        one where the model has an exact sampler.
+    path : int
+        Successive states of a chain that are averaged into one simulated
+        statistic: cheaper than a draw, since each takes one cycle of moves
+        only, and less noisy, as far as the states differ.
     adaptation : {"individual", "pooled"}
         Whether scales of the walks are adapted per individual or shared.
     exact : bool, optional
@@ -212,9 +226,10 @@ class MonteCarlo(EStep):
     moves: tuple[Move, ...] = field(default_factory=default_moves)
     n_chains: int | None = None
     n_draws: float | Schedule | None = None
+    path: int = 1
     adaptation: str = "individual"
     exact: bool = True
-    refresh: tuple[int, ...] = (5, 15, 40, 100)
+    refresh: tuple[int, ...] = (5, 10, 20, 40, 80)
     name: ClassVar[str] = "Monte Carlo"
     needs: ClassVar[str] = "gaussian"
     gives_loglik: ClassVar[bool] = False
@@ -225,6 +240,8 @@ class MonteCarlo(EStep):
             raise OptionError(
                 f"adaptation={self.adaptation!r} must be 'individual' or 'pooled'."
             )
+        if self.path < 1:
+            raise OptionError(f"path={self.path!r} must be at least 1.")
         n_draws = as_schedule(1.0 if self.n_draws is None else self.n_draws, "n_draws")
         if self.exact and "draw" in model.capabilities:
             return _BoundDraws(model, n_draws)
