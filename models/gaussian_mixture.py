@@ -9,7 +9,7 @@ drawn component; the layouts stand in `saem.models._gaussian_kernels`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,10 +19,11 @@ from saem.contract import Array, Model
 from saem.exceptions import DataError, ModelError, Problems
 from saem.statistics import Packed
 
-from . import _gaussian_blocks as blocks
-from . import _gaussian_kernels as kernels
 from . import _gaussian_updates as updates
+from . import _mixture_layout as layout
+from ._gaussian_blocks import work_size
 from ._mixture_checks import check_data, check_given, check_options, check_size
+from ._mixture_scores import free_to_named, scores
 from ._mixture_simulate import simulate
 from ._mixture_start import distinct_rows, kmeans_plus_plus, lloyd, subsample
 from ._records import expect_records
@@ -36,29 +37,6 @@ __all__ = ["GaussianMixture", "simulate"]
 #: Data are centred (in a copy) when a mean exceeds this many standard deviations: second
 #: moments about the origin would lose the square of this in relative accuracy.
 _FAR = 100.0
-
-
-class _Functions(NamedTuple):
-    """Compiled functions of one covariance type."""
-
-    expect: Any
-    draw: Any
-    accumulate: Any
-    maximize: Any
-    derive: Any
-    block: Any
-
-
-def _functions(covariance_type: str) -> _Functions:
-    names = ("expect", "draw", "accumulate"), ("maximize", "derive"), ("block",)
-    modules = kernels, updates, blocks
-    return _Functions(
-        *(
-            getattr(module, f"{name}_{covariance_type}")
-            for module, group in zip(modules, names, strict=True)
-            for name in group
-        )
-    )
 
 
 class GaussianMixture(Model):
@@ -145,8 +123,8 @@ class GaussianMixture(Model):
         self._set_data(table.values)
         self._set_layout()
         self.latent_size = k
-        self.work_size = blocks.work_size(k, self.n_features)
-        self._functions = _functions(covariance_type)
+        self.work_size = work_size(k, self.n_features)
+        self._functions = layout.functions_of(covariance_type)
         self.kernels = make_kernels(
             expect=self._functions.expect,
             draw=self._functions.draw,
@@ -157,7 +135,8 @@ class GaussianMixture(Model):
         self.init = init if isinstance(init, str) else "given"
         self._given: Array | None = None
         if not isinstance(init, str):
-            given = check_given(init, self._component_shapes(), matrices=self._has_triangles)
+            shapes = layout.component_shapes(covariance_type, k, self.n_features)
+            given = check_given(init, shapes, matrices=layout.has_triangles(covariance_type))
             self._given = self.pack_components(**given)
 
     def _set_data(self, X: Array) -> None:
@@ -172,13 +151,7 @@ class GaussianMixture(Model):
 
     def _set_layout(self) -> None:
         k, d = self.n_components, self.n_features
-        triangle = d * (d + 1) // 2
-        second = {
-            "full": (k, triangle),
-            "tied": (triangle,),
-            "diag": (k, d),
-            "spherical": (k,),
-        }[self.covariance_type]
+        second = layout.packed_shape(self.covariance_type, k, d)
         self.theta_spec = Packed(
             sizes=(2,),
             floor=(),
@@ -189,38 +162,10 @@ class GaussianMixture(Model):
             factors=second,
         )
         self.stat_spec = Packed(counts=(k,), sums=(k, d), squares=second)
-        self.param_names = self._names()
+        self.param_names = layout.param_names(self.covariance_type, k, self.feature_names)
         self.n_params = k - 1 + k * d + int(np.prod(second))
 
-    def _names(self) -> list[str]:
-        components, x = range(self.n_components), self.feature_names
-        pairs = [f"{a},{b}" for j, a in enumerate(x) for b in x[: j + 1]]
-        inner = {
-            "full": [f"{c},{p}" for c in components for p in pairs],
-            "tied": pairs,
-            "diag": [f"{c},{a}" for c in components for a in x],
-            "spherical": [str(c) for c in components],
-        }[self.covariance_type]
-        return (
-            [f"weights[{c}]" for c in components]
-            + [f"means[{c},{a}]" for c in components for a in x]
-            + [f"covariances[{e}]" for e in inner]
-        )
-
     # Parameters.
-
-    def _component_shapes(self) -> dict[str, tuple[int, ...]]:
-        k, d = self.n_components, self.n_features
-        covariances = {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}
-        return {
-            "weights": (k,),
-            "means": (k, d),
-            "covariances": covariances[self.covariance_type],
-        }
-
-    @property
-    def _has_triangles(self) -> bool:
-        return self.covariance_type in ("full", "tied")
 
     def components(self, theta: Array) -> dict[str, Array]:
         """Weights, means and covariances, in scikit-learn's shapes.
@@ -237,12 +182,8 @@ class GaussianMixture(Model):
         """
         view = self.theta_spec.view(theta)
         covariances = view["covariances"].copy()
-        if self._has_triangles:
-            low = np.tril_indices(self.n_features)
-            full = np.zeros((*covariances.shape[:-1], self.n_features, self.n_features))
-            full[..., low[0], low[1]] = covariances
-            full[..., low[1], low[0]] = covariances
-            covariances = full
+        if layout.has_triangles(self.covariance_type):
+            covariances = layout.unpack_triangles(covariances, self.n_features)
         return {
             "weights": view["weights"].copy(),
             "means": view["means"] + self.shift,
@@ -260,7 +201,7 @@ class GaussianMixture(Model):
             If a covariance is not positive definite.
         """
         covariances = np.asarray(covariances, dtype=float)
-        if self._has_triangles:
+        if layout.has_triangles(self.covariance_type):
             low = np.tril_indices(self.n_features)
             covariances = covariances[..., low[0], low[1]]
         theta = self.theta_spec.pack(
@@ -403,6 +344,36 @@ class GaussianMixture(Model):
             probabilities, log_lik = self._posterior(theta, rows[part])
             total += log_lik.sum() + np.log(probabilities.max(axis=1)).sum()
         return float(-2.0 * total + self.n_params * np.log(self.n_individuals))
+
+    def cov_params(self, theta: Array) -> Array:
+        """Covariance of the estimates, in the order of `param_names`.
+
+        The inverse of the empirical information, the sum over rows of score times
+        score (McLachlan and Peel 2000, Finite Mixture Models, section 2.15.3). It
+        holds at a maximum of the likelihood, for well separated components and many
+        rows. The matrix is singular: the weights sum to one.
+
+        Returns
+        -------
+        ndarray of shape (len(param_names), len(param_names))
+            NaN where the information is singular.
+        """
+        rows = self._rows(None)
+        parts = self.components(theta)
+        parts["means"] = parts["means"] - self.shift
+        information = np.zeros((self.n_params, self.n_params))
+        step = max(1, 4_000_000 // self.n_params)  # rows whose scores take 32 MB
+        for first in range(0, len(rows), step):
+            part = rows[first : first + step]
+            each = scores(part, self._posterior(theta, part)[0], parts, self.covariance_type)
+            information += each.T @ each
+        jacobian = free_to_named(self.n_components, self.n_params)
+        scale = 1.0 / np.sqrt(np.maximum(np.diag(information), np.finfo(float).tiny))
+        try:
+            inverse = np.linalg.inv(information * np.outer(scale, scale))
+        except np.linalg.LinAlgError:
+            return np.full((len(jacobian),) * 2, np.nan)
+        return jacobian @ (inverse * np.outer(scale, scale)) @ jacobian.T
 
     def sample(
         self, theta: Array, n: int, rng: np.random.Generator

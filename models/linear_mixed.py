@@ -203,6 +203,16 @@ class LinearMixed(Model):
                 f"theta must be {self.theta_spec.size} finite numbers; use `pack_params`."
             )
 
+    def _latents(self, theta: Array) -> tuple[Array, Array]:
+        """Posterior records and log-likelihoods of all individuals."""
+        n = self.n_individuals
+        latents, log_lik = np.empty((n, self.latent_size)), np.empty(n)
+        expect_records(
+            kernels.expect, theta, self.values, int(self.offsets[1]),
+            latents, log_lik, np.empty(self.work_size),
+        )  # fmt: skip
+        return latents, log_lik
+
     def posterior(self, theta: Array) -> tuple[Array, Array, Array]:
         """Exact posterior of the random effects.
 
@@ -214,16 +224,87 @@ class LinearMixed(Model):
             log p(y_i; theta).
         """
         n, q = self.n_individuals, self.n_coords
-        latents, log_lik = np.empty((n, self.latent_size)), np.empty(n)
-        expect_records(
-            kernels.expect, theta, self.values, int(self.offsets[1]),
-            latents, log_lik, np.empty(self.work_size),
-        )  # fmt: skip
+        latents, log_lik = self._latents(theta)
         low = np.tril_indices(q)
         cov = np.empty((n, q, q))
         cov[:, low[0], low[1]] = latents[:, q:]
         cov[:, low[1], low[0]] = latents[:, q:]
         return latents[:, :q], cov, log_lik
+
+    def gradient(self, theta: Array) -> Array:
+        """Gradient of the log-likelihood over the parameters, in the order of `param_names`.
+
+        By Fisher's identity, from the mean statistic s at theta:
+
+            d / d gamma = -(gamma + n s_XZb) / sigma^2,
+            d / d Psi = n/2 (Psi^-1 s_bb Psi^-1 - Psi^-1)   (twice that off the diagonal),
+            d / d sigma^2 = (E |y - X beta - Z b|^2 / sigma^2 - N) / (2 sigma^2).
+        """
+        n, q = self.n_individuals, self.n_coords
+        s = np.zeros(self.stat_spec.size)
+        latents = self._latents(theta)[0]
+        for i in range(n):
+            kernels.accumulate(1.0, self.record_of(i), latents[i], s)
+        total, view = self.stat_spec.view(s), self.theta_spec.view(theta)
+        gamma, sigma2 = view["beta"], view["sigma2"]
+        square = self._residual_square + gamma @ gamma + 2.0 * gamma @ total["xzb"]
+        square += total["trace"] - 2.0 * total["yzb"]
+        low = np.tril_indices(q)
+        second = np.empty((q, q))
+        second[low] = second.T[low] = total["bb"]
+        inverse = np.linalg.inv(view["psi"])
+        by_psi = (inverse @ second @ inverse - n * inverse)[low]
+        by_psi *= np.where(low[0] == low[1], 0.5, 1.0)
+        by_gamma = -(gamma + total["xzb"]) / sigma2
+        by_beta = np.linalg.solve(self._basis.T, by_gamma)
+        return np.concatenate([by_beta, by_psi, [0.5 * (square / sigma2 - self.nobs) / sigma2]])
+
+    def theta_of(self, params: Array) -> Array:
+        """Theta from the parameters of `params_of`."""
+        p, q = len(self.fixed_names), self.n_coords
+        psi = np.empty((q, q))
+        low = np.tril_indices(q)
+        psi[low] = psi.T[low] = params[p:-1]
+        return self.pack_params(beta=params[:p], psi=psi, sigma2=float(params[-1]))
+
+    def information(self, theta: Array) -> Array:
+        """Observed information: minus the Jacobian of `gradient`, by central differences.
+
+        Returns
+        -------
+        ndarray of shape (n_params, n_params)
+        """
+        params = self.params_of(theta)
+        steps = 1e-5 * np.concatenate(
+            [
+                np.sqrt(params[-1] * np.square(self._basis).sum(axis=1)),
+                self._variance_scales(theta),
+            ]
+        )
+        columns = []
+        for j, step in enumerate(steps):
+            ahead, behind = params.copy(), params.copy()
+            ahead[j] += step
+            behind[j] -= step
+            slope = self.gradient(self.theta_of(ahead)) - self.gradient(self.theta_of(behind))
+            columns.append(-slope / (ahead[j] - behind[j]))
+        matrix = np.array(columns)
+        return 0.5 * (matrix + matrix.T)
+
+    def _variance_scales(self, theta: Array) -> Array:
+        """Sizes of the entries of Psi that matter to it, and of the residual variance."""
+        view = self.theta_spec.view(theta)
+        # conditional standard deviations: Psi stays positive definite under such steps
+        spread = 1.0 / np.sqrt(np.linalg.inv(view["psi"]).diagonal())
+        low = np.tril_indices(self.n_coords)
+        return np.append(np.outer(spread, spread)[low], view["sigma2"])
+
+    def cov_params(self, theta: Array) -> Array:
+        """Covariance of the estimates: inverse observed information; NaN where singular."""
+        try:
+            return np.linalg.inv(self.information(theta))
+        except np.linalg.LinAlgError:
+            return np.full((self.n_params, self.n_params), np.nan)
 
     def random_effects(self, theta: Array) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Conditional means and standard deviations, one row per group."""

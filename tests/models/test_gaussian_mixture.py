@@ -7,6 +7,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 from saem.exceptions import DataError, ModelError, SaemWarning
+from saem.models._mixture_scores import free_to_named, scores
 from saem.models.gaussian_mixture import GaussianMixture, simulate
 
 TYPES = ("full", "tied", "diag", "spherical")
@@ -247,6 +248,47 @@ def test_icl_is_bic_plus_overlap():
     bic = -2 * log_lik.sum() + model.n_params * np.log(model.n_individuals)
     expected = bic - 2 * np.log(probabilities.max(axis=1)).sum()
     assert model.icl(theta) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_scores_equal_differences(covariance_type):
+    model, theta = make_model(covariance_type, n=60, d=2, k=2)
+    params = model.params_of(theta)
+    jacobian = free_to_named(model.n_components, model.n_params)
+    X = model.values.reshape(-1, 2)
+    parts = model.components(theta)
+    exact = scores(X, model.predict_proba(theta), parts, covariance_type)
+
+    def score_samples(x):
+        second = model.theta_spec.shapes["covariances"]
+        other = theta.copy()
+        view = model.theta_spec.view(other)
+        view["weights"][:] = x[:2]
+        view["means"][:] = x[2:6].reshape(2, 2)
+        view["covariances"][:] = x[6:].reshape(second)
+        assert model._functions.derive(other)
+        return model.score_samples(other)
+
+    h = 1e-5
+    for j in range(model.n_params):
+        step = h * jacobian[:, j]
+        slope = (score_samples(params + step) - score_samples(params - step)) / (2 * h)
+        np.testing.assert_allclose(exact[:, j], slope, rtol=1e-5, atol=1e-6)
+
+
+def test_standard_errors_of_one_component_are_the_known_ones():
+    n = 20_000
+    X = make_data(n=n, d=2, k=1)
+    model = GaussianMixture(X, 1, reg_covar=0.0)
+    s, _ = block_statistic(model, theta := model.start(np.random.default_rng(0)))
+    assert model._functions.maximize(s, theta) == 0
+    cov = model.components(theta)["covariances"][0]
+    se = np.sqrt(np.diag(model.cov_params(theta)))
+    known = [0.0, *np.sqrt(np.diag(cov) / n)]
+    known += [
+        np.sqrt((cov[a, a] * cov[b, b] + cov[a, b] ** 2) / n) for a, b in [(0, 0), (1, 0), (1, 1)]
+    ]
+    np.testing.assert_allclose(se, known, rtol=0.05)
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)

@@ -140,33 +140,30 @@ def test_maximize_is_the_complete_data_maximum():
     np.testing.assert_allclose(parts["psi"], b.T @ b / len(b), rtol=1e-12)
 
 
-def test_fisher_identity():
-    """The slope of the log-likelihood along an EM step is what the statistics say."""
+def test_gradient_and_information_equal_differences():
     model = make_model()
     theta = make_theta(model)
-    s, _ = mean_statistic(model, theta)
-    target = theta.copy()
-    assert kernels.maximize(s, target) == 0
-    a, b = model.components(theta), model.components(target)
+    params = model.params_of(theta)
+    np.testing.assert_allclose(model.theta_of(params), theta, rtol=1e-10)
 
-    def loglik(t):
-        mixed = {name: a[name] + t * (b[name] - a[name]) for name in a}
-        return mean_statistic(model, model.pack_params(**mixed))[1]
+    def loglik(x):
+        return model.posterior(model.theta_of(x))[2].sum()
 
-    parts = {name: b[name] - a[name] for name in a}
-    h = 1e-5
-    slope = (loglik(h) - loglik(-h)) / (2 * h)
-    # gradient of Q at theta: for beta, by the residual's cross products; for Psi and sigma^2
-    # because Q is maximal at `target`
-    n, n_obs = model.n_individuals, model.nobs
-    inverse = np.linalg.inv(a["psi"])
-    along_psi = 0.5 * n * np.trace(inverse @ parts["psi"] @ inverse @ parts["psi"])
-    gamma = model.theta_spec.view(target)["beta"] - model.theta_spec.view(theta)["beta"]
-    # mean square of the residuals at the old beta exceeds the minimum by |gamma|^2
-    square = n_obs * b["sigma2"] + gamma @ gamma
-    along_sigma = 0.5 * (square / a["sigma2"] - n_obs) / a["sigma2"] * parts["sigma2"]
-    along_beta = gamma @ gamma / a["sigma2"]
-    assert slope == pytest.approx(along_psi + along_sigma + along_beta, rel=1e-6)
+    h = 1e-4
+    steps = h * np.eye(params.size)
+    slope = [(loglik(params + e) - loglik(params - e)) / (2 * h) for e in steps]
+    np.testing.assert_allclose(model.gradient(theta), slope, rtol=1e-6, atol=1e-5)
+    curvature = [
+        [
+            loglik(params + e + f) - loglik(params + e - f)
+            - loglik(params - e + f) + loglik(params - e - f)
+            for f in steps
+        ]
+        for e in steps
+    ]  # fmt: skip
+    np.testing.assert_allclose(
+        model.information(theta), -np.array(curvature) / (4 * h * h), rtol=1e-3, atol=1e-2
+    )
 
 
 def test_draws_follow_the_posterior():
@@ -205,6 +202,10 @@ def test_em_reaches_the_maximum_of_statsmodels():
     np.testing.assert_allclose(parts["beta"], beta, rtol=1e-5)
     np.testing.assert_allclose(parts["psi"], peer.cov_re, rtol=1e-4)
     np.testing.assert_allclose(parts["sigma2"], peer.scale, rtol=1e-5)
+    # exact maximum: the gradient vanishes on the scale of the standard errors
+    se = np.sqrt(np.diag(model.cov_params(theta)))
+    np.testing.assert_allclose(model.gradient(theta) * se, 0.0, atol=1e-7)
+    np.testing.assert_allclose(se[:3], peer.bse_fe[["Intercept", "age", "sex[T.M]"]], rtol=0.02)
 
 
 def test_em_reaches_the_closed_form():

@@ -1,0 +1,70 @@
+"""Scores of Gaussian mixtures: the gradient of each row's log-likelihood.
+
+By Fisher's identity the score is the posterior mean of the complete-data score:
+with responsibilities r_c, deviations e_c = x - m_c and precisions P_c = C_c^-1,
+
+    d / d w_c = r_c / w_c - r_k / w_k   (c < k; the last weight is 1 minus the others),
+    d / d m_c = r_c P_c e_c,
+    d / d C_c = 1/2 r_c (P_c e_c e_c' P_c - P_c)   (twice that off the diagonal).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from saem.contract import Array
+
+__all__ = ["free_to_named", "scores"]
+
+
+def scores(X: Array, probabilities: Array, parts: dict[str, Array], covariance_type: str) -> Array:
+    """Gradient of the log-likelihood of each row over the free parameters.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+    probabilities : ndarray of shape (n, k)
+        Responsibilities at the parameters.
+    parts : dict
+        Weights, means and covariances, in scikit-learn's shapes.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+
+    Returns
+    -------
+    ndarray of shape (n, n_params)
+        The first k - 1 weights, the means, then the covariances (lower triangles).
+    """
+    weights, means, covariances = parts["weights"], parts["means"], parts["covariances"]
+    k, d = means.shape
+    ratio = probabilities / weights
+    by_mean, by_covariance = [], []
+    for c in range(k):
+        r = probabilities[:, c, None]
+        e = X - means[c]
+        if covariance_type in ("full", "tied"):
+            precision = np.linalg.inv(covariances if covariance_type == "tied" else covariances[c])
+            scaled = e @ precision
+            a, b = np.tril_indices(d)
+            second = scaled[:, a] * scaled[:, b] - precision[a, b]
+            second *= np.where(a == b, 0.5, 1.0)
+        else:
+            precision = 1.0 / np.broadcast_to(covariances[c], d)
+            scaled = e * precision
+            second = 0.5 * (scaled**2 - precision)
+            if covariance_type == "spherical":
+                second = second.sum(axis=1, keepdims=True)
+        by_mean.append(r * scaled)
+        by_covariance.append(r * second)
+    if covariance_type == "tied":
+        by_covariance = [sum(by_covariance[1:], by_covariance[0])]
+    return np.concatenate([ratio[:, :-1] - ratio[:, -1:], *by_mean, *by_covariance], axis=1)
+
+
+def free_to_named(n_components: int, n_params: int) -> Array:
+    """Jacobian of all named parameters (with the last weight) over the free ones."""
+    k = n_components
+    jacobian = np.zeros((n_params + 1, n_params))
+    jacobian[: k - 1, : k - 1] = np.eye(k - 1)
+    jacobian[k - 1, : k - 1] = -1.0
+    jacobian[k:, k - 1 :] = np.eye(n_params - k + 1)
+    return jacobian
