@@ -8,6 +8,7 @@ from scipy.stats import multivariate_normal
 
 from saem.exceptions import DataError, ModelError, SaemWarning
 from saem.models._mixture_scores import free_to_named, scores
+from saem.models._mixture_start import lloyd
 from saem.models.gaussian_mixture import GaussianMixture, simulate
 
 TYPES = ("full", "tied", "diag", "spherical")
@@ -56,6 +57,7 @@ def full_covariances(model, theta):
     return np.broadcast_to(covariances.reshape(k, -1), (k, d))[:, :, None] * np.eye(d)
 
 
+@pytest.mark.nojit
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_posterior_equals_scipy(covariance_type):
     model, theta = make_model(covariance_type)
@@ -81,6 +83,7 @@ def test_posterior_equals_scipy(covariance_type):
     np.testing.assert_array_equal(model.score_samples(theta), log_lik)
 
 
+@pytest.mark.nojit
 @pytest.mark.parametrize("covariance_type", TYPES)
 @pytest.mark.parametrize(("n", "d", "k"), [(700, 3, 3), (301, 1, 2), (129, 10, 2), (40, 5, 1)])
 def test_block_equals_rows(covariance_type, n, d, k):
@@ -92,6 +95,7 @@ def test_block_equals_rows(covariance_type, n, d, k):
     assert loglik_block == pytest.approx(loglik, rel=1e-12)
 
 
+@pytest.mark.nojit
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_maximize_inverts_the_mean_map(covariance_type):
     model, theta = make_model(covariance_type, reg_covar=0.0)
@@ -136,6 +140,8 @@ def test_em_steps_equal_scikit_learn(covariance_type):
             np.testing.assert_allclose(ours[name], getattr(peer, f"{name}_"), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.nojit
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_draws_follow_the_posterior(covariance_type):
     model, theta = make_model(covariance_type)
@@ -315,6 +321,7 @@ def test_simulate_benchmark():
     assert abs(labels.mean() - 0.8) < 5 * np.sqrt(0.16 / 1000)
 
 
+@pytest.mark.nojit
 def test_an_empty_component_and_a_singular_covariance_are_reported():
     model, theta = make_model("full", reg_covar=0.0)
     s, _ = block_statistic(model, theta)
@@ -413,3 +420,25 @@ def test_bad_given_variances():
     init = model.components(theta) | {"covariances": np.zeros((3, 3))}
     with pytest.raises(ModelError, match="must all be above 0"):
         GaussianMixture(X, 3, covariance_type="diag", init=init)
+
+
+def test_theta_is_checked():
+    model, theta = make_model("full")
+    model.check_theta(theta)
+    for bad in (theta[:-1], theta * np.nan):
+        with pytest.raises(ModelError, match="finite numbers; use `pack_components`"):
+            model.check_theta(bad)
+    parts = model.components(theta) | {"covariances": np.zeros((3, 3, 3))}
+    with pytest.raises(ModelError, match="not positive definite"):
+        model.pack_components(**parts)
+
+
+def test_a_centre_that_loses_its_rows_takes_the_farthest():
+    X = np.array([[0.0], [0.1], [0.2], [9.0]])
+    labels = lloyd(X, np.array([[0.1], [0.1], [100.0]]))
+    assert np.bincount(labels, minlength=3).min() >= 1
+
+
+def test_only_the_first_bad_values_are_spelt_out():
+    with pytest.raises(DataError, match=r"and \d+ more of the same kinds"):
+        GaussianMixture(np.full((40, 2), np.nan), 2)

@@ -81,6 +81,7 @@ def fit_em(model, theta, n_iter):
     return theta, path[-1]
 
 
+@pytest.mark.nojit
 def test_posterior_equals_plain_formulas():
     frame, model = growth(), make_model()
     theta = make_theta(model)
@@ -98,6 +99,7 @@ def test_posterior_equals_plain_formulas():
         assert log_lik[i] == pytest.approx(expected, rel=1e-11)
 
 
+@pytest.mark.nojit
 def test_log_lik_and_prior():
     frame, model = growth(), make_model()
     theta = make_theta(model)
@@ -117,6 +119,7 @@ def test_log_lik_and_prior():
     np.testing.assert_allclose(chol @ chol.T, parts["psi"], rtol=1e-14)
 
 
+@pytest.mark.nojit
 def test_maximize_is_the_complete_data_maximum():
     """With drawn effects: least squares of y - Zb, mean square, second moment."""
     frame, model = growth(), make_model()
@@ -166,6 +169,8 @@ def test_gradient_and_information_equal_differences():
     )
 
 
+@pytest.mark.nojit
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_draws_follow_the_posterior():
     model = make_model()
     theta = make_theta(model)
@@ -283,6 +288,7 @@ def test_simulate_has_the_moments_it_claims():
     np.testing.assert_allclose(parts["sigma2"], 0.1, atol=0.005)
 
 
+@pytest.mark.nojit
 def test_inadmissible_statistics_are_reported():
     model = make_model()
     theta = make_theta(model)
