@@ -18,6 +18,8 @@ __all__ = ["Design", "read_design"]
 
 #: Part of a column's norm that others leave over, below which it counts as their combination.
 _COLLINEAR = 1e-9
+#: Squares of larger numbers lose all accuracy or overflow.
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,12 @@ def _evaluate(
             problems.add(f"{what} term {name!r} has dtype {kind}; it must be real numbers")
             return None
     values = np.ascontiguousarray(matrix, dtype=float)
-    for row, j in np.argwhere(~np.isfinite(values))[:5]:
+    for row, j in np.argwhere(~(np.abs(values) < _LARGEST))[:5]:
         problems.add(
             f"row {frame.index[row]} ({groups} {frame[groups].iloc[row]}): {what} term "
             f"{names[j]!r} is {values[row, j]}",
-            remedy="keep the values inside the range of the function",
+            remedy="terms must be finite and below 1e100: rescale the column, or keep it inside "
+            "the range of the function",
         )
     return values, names
 

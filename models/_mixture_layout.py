@@ -19,6 +19,7 @@ __all__ = [
     "has_triangles",
     "packed_shape",
     "param_names",
+    "param_scales",
     "unpack_triangles",
 ]
 
@@ -90,6 +91,19 @@ def param_names(covariance_type: str, k: int, columns: list[str]) -> list[str]:
         + [f"means[{c},{a}]" for c in components for a in columns]
         + [f"covariances[{e}]" for e in inner]
     )
+
+
+def param_scales(covariance_type: str, k: int, d: int) -> list[str]:
+    """Scale on which each parameter's confidence interval is formed."""
+    a, b = np.tril_indices(d)
+    triangle = ["log" if diagonal else "identity" for diagonal in a == b]
+    second = {
+        "full": triangle * k,
+        "tied": triangle,
+        "diag": ["log"] * (k * d),
+        "spherical": ["log"] * k,
+    }[covariance_type]
+    return ["logit" if k > 1 else "identity"] * k + ["identity"] * (k * d) + second
 
 
 def unpack_triangles(packed: Array, d: int) -> Array:

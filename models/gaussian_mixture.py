@@ -331,6 +331,10 @@ class GaussianMixture(Model):
         rows = self._rows(X)
         return np.concatenate([self._posterior(theta, rows[p])[1] for p in chunks(len(rows))])
 
+    def loglik(self, theta: Array) -> float:
+        """Log-likelihood of the data."""
+        return float(self.score_samples(theta).sum())
+
     def icl(self, theta: Array) -> float:
         """Integrated completed likelihood, in the form where smaller is better.
 

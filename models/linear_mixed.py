@@ -231,6 +231,10 @@ class LinearMixed(Model):
         cov[:, low[1], low[0]] = latents[:, q:]
         return latents[:, :q], cov, log_lik
 
+    def loglik(self, theta: Array) -> float:
+        """Log-likelihood of the data."""
+        return float(self._latents(theta)[1].sum())
+
     def gradient(self, theta: Array) -> Array:
         """Gradient of the log-likelihood over the parameters, in the order of `param_names`.
 
@@ -289,7 +293,7 @@ class LinearMixed(Model):
             slope = self.gradient(self.theta_of(ahead)) - self.gradient(self.theta_of(behind))
             columns.append(-slope / (ahead[j] - behind[j]))
         matrix = np.array(columns)
-        return 0.5 * (matrix + matrix.T)
+        return np.asarray(0.5 * (matrix + matrix.T))
 
     def _variance_scales(self, theta: Array) -> Array:
         """Sizes of the entries of Psi that matter to it, and of the residual variance."""

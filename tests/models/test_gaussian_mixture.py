@@ -6,6 +6,7 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
+from saem.algorithms import EM, IncrementalEM
 from saem.exceptions import DataError, ModelError, SaemWarning
 from saem.models._mixture_scores import free_to_named, scores
 from saem.models._mixture_start import lloyd
@@ -118,26 +119,49 @@ def test_maximize_inverts_the_mean_map(covariance_type):
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)
-def test_em_steps_equal_scikit_learn(covariance_type):
+def test_em_equals_scikit_learn_step_by_step(covariance_type):
     from sklearn.mixture import GaussianMixture as Peer
     from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
 
-    model, theta = make_model(covariance_type)
-    X = model.values.reshape(-1, model.n_features)
+    X = make_data()
+    model = GaussianMixture(X, 3, covariance_type=covariance_type)
+    theta = model.start(np.random.default_rng(5))
+    trace = model.fit(EM(n_iter=50, tolerance=None), start=theta, n_threads=2).trace
     parts = model.components(theta)
     peer = Peer(model.n_components, covariance_type=covariance_type, reg_covar=model.reg_covar)
     peer.weights_, peer.means_ = parts["weights"], parts["means"]
     peer.covariances_ = parts["covariances"]
     peer.precisions_cholesky_ = _compute_precision_cholesky(peer.covariances_, covariance_type)
-    for _ in range(50):
+    low = np.tril_indices(model.n_features)
+    for k in range(1, 51):
         mean_loglik, log_resp = peer._e_step(X)
         peer._m_step(X, log_resp)
-        s, loglik = block_statistic(model, theta)
-        assert model._functions.maximize(s, theta) == 0
-        assert loglik / len(X) == pytest.approx(mean_loglik, rel=1e-8)
-        ours = model.components(theta)
-        for name in ("weights", "means", "covariances"):
-            np.testing.assert_allclose(ours[name], getattr(peer, f"{name}_"), rtol=1e-8, atol=1e-8)
+        assert trace["loglik"][k] / len(X) == pytest.approx(mean_loglik, rel=1e-8)
+        second = peer.covariances_
+        if covariance_type in ("full", "tied"):
+            second = second[..., low[0], low[1]]
+        theirs = np.concatenate([peer.weights_, peer.means_.ravel(), second.ravel()])
+        ours = trace.loc[k, model.param_names].to_numpy()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+def test_several_starts_find_the_better_maximum():
+    model = GaussianMixture(make_data(), 3, init="random")
+    single = [model.fit("em", seed=seed) for seed in range(6)]
+    many = model.fit("em", seed=0, n_starts=6)
+    assert many.converged
+    best = max(record.trace["loglik"].max() for record in single)
+    assert many.trace["loglik"].max() > best - 1.0
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_incremental_em_has_the_fixed_point_of_em(covariance_type):
+    model = GaussianMixture(make_data(), 3, covariance_type=covariance_type)
+    em = model.fit(EM(n_iter=3000, tolerance=None), seed=0)
+    iem = model.fit(IncrementalEM(n_epochs=5), seed=1, start=em.theta)
+    np.testing.assert_allclose(
+        model.params_of(iem.theta), model.params_of(em.theta), rtol=1e-7, atol=1e-8
+    )
 
 
 @pytest.mark.nojit
@@ -442,3 +466,27 @@ def test_a_centre_that_loses_its_rows_takes_the_farthest():
 def test_only_the_first_bad_values_are_spelt_out():
     with pytest.raises(DataError, match=r"and \d+ more of the same kinds"):
         GaussianMixture(np.full((40, 2), np.nan), 2)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_results(covariance_type):
+    frame = pd.DataFrame(make_data(), columns=["a", "b", "c"])
+    model = GaussianMixture(frame, 3, covariance_type=covariance_type)
+    fit = model.fit("em", seed=2)
+    theta = fit.record.theta
+    assert fit.converged
+    for name, value in model.components(theta).items():
+        np.testing.assert_array_equal(getattr(fit, name), value)
+    np.testing.assert_array_equal(fit.predict(frame[["c", "a", "b"]]), model.predict(theta))
+    np.testing.assert_array_equal(fit.predict_proba().argmax(axis=1), fit.predict())
+    assert fit.llf == pytest.approx(fit.score_samples().sum())
+    assert fit.llf >= fit.trace["loglik"].max() - 1e-6
+    assert fit.bic == pytest.approx(-2 * fit.llf + fit.n_params * np.log(700))
+    assert fit.bic < fit.icl == pytest.approx(model.icl(theta))
+    X, labels = fit.sample(50, seed=1)
+    assert X.shape == (50, 3)
+    assert labels.shape == (50,)
+    np.testing.assert_array_equal(X, fit.sample(50, seed=1)[0])
+    interval = fit.conf_int()
+    assert np.all((interval["lower"] < fit.params) & (fit.params < interval["upper"]))
+    assert np.all(interval.filter(like="weights", axis=0) > 0)

@@ -8,7 +8,9 @@ import pytest
 from scipy.stats import chi2, multivariate_normal
 
 from saem._types import no_structural
-from saem.exceptions import DataError, ModelError
+from saem.algorithms import EM
+from saem.estep import Quadrature
+from saem.exceptions import DataError, ModelError, OptionError
 from saem.models import _linear_mixed_kernels as kernels
 from saem.models.linear_mixed import LinearMixed, simulate
 
@@ -59,26 +61,12 @@ def mean_statistic(model, theta):
     return s, loglik
 
 
-def fit_em(model, theta, n_iter):
-    """Exact EM by the engine's loop; returns theta and the log-likelihood at it."""
-    from saem._loop import sweep
-    from saem.estep import Exact
-
-    bound = Exact().bind(model)
-    theta = theta.copy()
-    n, q = model.n_individuals, model.stat_spec.size
-    partial = np.zeros((1, q + 1))
-    path = []
-    for _ in range(n_iter):
-        sweep(
-            model.kernels, bound.visitor, model.values, model.offsets, theta,
-            np.empty((0, bound.record_size)), bound.memories, bound.settings,
-            0, 0, n, n, 0, 1, model.latent_size, bound.work_size, partial,
-        )  # fmt: skip
-        path.append(partial[0, q])
-        assert kernels.maximize(partial[0, :q].copy(), theta) == 0
+def fit_em(model, n_iter):
+    """Exact EM; returns theta and the log-likelihood at the last but one."""
+    fit = model.fit(EM(n_iter=n_iter, tolerance=None), seed=0)
+    path = fit.trace["loglik"].to_numpy()[1:]
     assert np.all(np.diff(path) > -1e-9 * abs(path[-1]))
-    return theta, path[-1]
+    return fit.theta, path[-1]
 
 
 @pytest.mark.nojit
@@ -195,7 +183,7 @@ def test_em_reaches_the_maximum_of_statsmodels():
 
     frame = growth(n=60)
     model = make_model(frame)
-    theta, loglik = fit_em(model, model.start(np.random.default_rng(0)), 2000)
+    theta, loglik = fit_em(model, 2000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # statsmodels' own remarks
         peer = MixedLM.from_formula(
@@ -220,7 +208,7 @@ def test_em_reaches_the_closed_form():
     subject = np.repeat(np.arange(n), m)
     y = 3.0 + 2.0 * rng.normal(size=n)[subject] + rng.normal(size=n * m)
     model = LinearMixed(pd.DataFrame({"y": y, "g": subject}), "y ~ 1", "g")
-    theta, loglik = fit_em(model, model.start(rng), 2000)
+    theta, loglik = fit_em(model, 2000)
     groups = y.reshape(n, m)
     within = np.sum((groups - groups.mean(axis=1, keepdims=True)) ** 2) / (n * (m - 1))
     between = np.mean((groups.mean(axis=1) - y.mean()) ** 2)
@@ -233,13 +221,26 @@ def test_em_reaches_the_closed_form():
     assert loglik == pytest.approx(exact, rel=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "bound"),
+    [("iem", 1e-2), (EM(estep=Quadrature(3)), 1e-4), ("saem", 0.2), ("mcem", 0.2)],
+)
+def test_other_algorithms_reach_the_same_maximum(algorithm, bound):
+    """Within a share of a standard error; that of the stochastic ones is 5 times their own."""
+    model = LinearMixed(simulate(np.random.default_rng(1), 300), "y ~ 0 + a1 + a2", "id", SLOPES)
+    theta, _ = fit_em(model, 500)
+    se = np.sqrt(np.diag(model.cov_params(theta)))
+    other = model.fit(algorithm, seed=4).theta
+    assert np.abs((model.params_of(other) - model.params_of(theta)) / se).max() < bound
+
+
 def test_bad_scales_cost_no_accuracy():
     frame = growth()
     other = frame.assign(age=frame["age"] * 1e-6 + 1e-3, y=frame["y"] * 1e4 + 1e9)
     thetas = []
     for data in (frame, other):
         model = LinearMixed(data, "y ~ age + sex", "subject")
-        thetas.append(model.components(fit_em(model, model.start(None), 500)[0]))
+        thetas.append(model.components(fit_em(model, 500)[0]))
     plain, scaled = thetas
     assert scaled["sigma2"] == pytest.approx(plain["sigma2"] * 1e8, rel=1e-6)
     assert scaled["psi"][0, 0] == pytest.approx(plain["psi"][0, 0] * 1e8, rel=1e-6)
@@ -280,7 +281,7 @@ def test_simulate_has_the_moments_it_claims():
     frame = simulate(np.random.default_rng(1), 3000)
     assert list(frame) == ["id", "y", "a1", "a2", "b1", "b2", "b3"]
     model = LinearMixed(frame, "y ~ 0 + a1 + a2", "id", SLOPES)
-    theta, _ = fit_em(model, model.start(None), 100)
+    theta, _ = fit_em(model, 100)
     parts = model.components(theta)
     # standard errors: psi about 0.1 sqrt(2 / 3000), plus what the observations cannot see
     np.testing.assert_allclose(parts["beta"], [4.0, 9.0], atol=0.02)
@@ -361,3 +362,27 @@ def test_bad_input(frame, options, error, text):
     arguments = {"formula": "y ~ age", "groups": "subject", "re_formula": "~ age"} | options
     with pytest.raises(error, match=text):
         LinearMixed(frame, **arguments)
+
+
+def test_results():
+    model = make_model()
+    fit = model.fit("em")
+    assert fit.converged
+    np.testing.assert_array_equal(fit.params, model.params_of(fit.theta))
+    assert list(fit.fe_params.index) == ["Intercept", "age", "sex[T.M]"]
+    assert fit.cov_re.loc["age", "Intercept"] == fit.params["cov[age,Intercept]"]
+    assert fit.scale == fit.params["var[residual]"]
+    assert fit.llf == pytest.approx(fit.trace["loglik"].iloc[-1], abs=1e-6)
+    interval = fit.conf_int()
+    assert np.all((interval["lower"] < fit.params) & (fit.params < interval["upper"]))
+    assert interval.loc["var[age]", "lower"] > 0
+    mean, sd = fit.individual("mean"), fit.individual("sd")
+    pd.testing.assert_frame_equal(mean, fit.individual("mode"))
+    samples = fit.individual("samples", n_samples=2000, seed=3)
+    assert samples.index.names == ["subject", "sample"]
+    by_group = samples.groupby(level="subject", sort=False)
+    # false alarm below 1e-5 for each of the 60 means
+    assert np.all(np.abs(by_group.mean() - mean) < 5 * sd / np.sqrt(2000))
+    assert np.all(np.abs(by_group.std() / sd - 1) < 5 / np.sqrt(4000))
+    with pytest.raises(OptionError, match="what='median'"):
+        fit.individual("median")

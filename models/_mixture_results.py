@@ -1,0 +1,100 @@
+"""Results of Gaussian mixtures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saem.contract import Array
+from saem.random import SeedLike, resolve_seed
+from saem.results import Results
+
+from ._mixture_layout import param_scales
+from .gaussian_mixture import GaussianMixture
+
+__all__ = ["MixtureResults"]
+
+
+class MixtureResults(Results):
+    """Results of a Gaussian mixture: parameters in arrays, clusters, densities, samples.
+
+    Notes
+    -----
+    Standard errors come from the empirical information (`GaussianMixture.cov_params`);
+    they hold for components that overlap little and many rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from saem.models import GaussianMixture
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.concatenate([rng.normal(-3, 1, (50, 1)), rng.normal(3, 1, (50, 1))])
+    >>> fit = GaussianMixture(X, 2).fit("em", seed=0)
+    >>> labels = fit.predict([[-3.0], [3.0]])
+    >>> bool(labels[0] != labels[1])
+    True
+    """
+
+    model: GaussianMixture
+
+    def _component(self, name: str) -> Array:
+        return self.model.components(self.record.theta)[name]
+
+    @property
+    def weights(self) -> Array:
+        """Weights of shape (k,)."""
+        return self._component("weights")
+
+    @property
+    def means(self) -> Array:
+        """Means of shape (k, d)."""
+        return self._component("means")
+
+    @property
+    def covariances(self) -> Array:
+        """Covariances, in scikit-learn's shapes; see `GaussianMixture.components`."""
+        return self._component("covariances")
+
+    @property
+    def _interval_scales(self) -> list[str]:
+        model = self.model
+        return param_scales(model.covariance_type, model.n_components, model.n_features)
+
+    def predict(self, X: Any = None) -> NDArray[np.intp]:
+        """Most probable component of each row.
+
+        Parameters
+        ----------
+        X : array_like or DataFrame of shape (n_rows, d), optional
+            The data of the fit by default; a DataFrame is matched by column names.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+        """
+        return self.model.predict(self.record.theta, X)
+
+    def predict_proba(self, X: Any = None) -> Array:
+        """Posterior probabilities of the components, of shape (n_rows, k)."""
+        return self.model.predict_proba(self.record.theta, X)
+
+    def score_samples(self, X: Any = None) -> Array:
+        """Log-likelihood of each row, of shape (n_rows,)."""
+        return self.model.score_samples(self.record.theta, X)
+
+    def sample(self, n: int, seed: SeedLike = None) -> tuple[Array, NDArray[np.intp]]:
+        """Draw rows from the fitted mixture.
+
+        Returns
+        -------
+        X : ndarray of shape (n, d)
+        labels : ndarray of shape (n,)
+        """
+        return self.model.sample(self.record.theta, n, resolve_seed(seed)[1])
+
+    @property
+    def icl(self) -> float:
+        """Integrated completed likelihood: BIC plus a penalty for overlap; smaller is better."""
+        return self.model.icl(self.record.theta)
