@@ -1,0 +1,111 @@
+"""The Python code that repeats a fit, written from the fit itself."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import MISSING, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import saem
+from saem.algorithms import _REGISTRY
+from saem.fitting import describe
+
+if TYPE_CHECKING:
+    from saem.results import Results
+
+__all__ = ["python_code"]
+
+
+def python_code(results: Results, data: str | None = None) -> str:
+    """Write the program that repeats a fit.
+
+    Parameters
+    ----------
+    results : Results
+    data : str, optional
+        Expression that loads the data, such as ``saem.datasets.load("theophylline")``.
+
+    Returns
+    -------
+    str
+        Where something cannot be written down, such as the data of a session, a
+        comment says so.
+    """
+    model = results.model
+    lines = ["import pandas as pd"] if data and "pd." in data else []
+    lines += ["import saem", ""]
+    lines.append(f"data = {data}" if data else "data = ...  # the table that was fitted")
+    if hasattr(model, "structural"):
+        lines += _nlme(model)
+    else:
+        lines.append("model = ...  # as it was built: " + type(model).__name__)
+    lines.append(f"fit = model.fit({_algorithm(results)}, seed={results.record.seed})")
+    lines.append("print(fit.summary())")
+    return "\n".join(lines)
+
+
+def _nlme(model: Any) -> list[str]:
+    """Construction of an NLME model."""
+    structural = model.structural
+    lines: list[str] = []
+    name = repr(structural.name)
+    if structural.qualified_name.startswith("saem.nlme.library:"):
+        pass
+    elif structural.source:
+        lines += ["", "", *structural.source.rstrip().splitlines(), "", ""]
+        name = structural.name
+    else:
+        lines.append(f"# {structural.qualified_name} must be defined here")
+        name = structural.name
+    columns = {key: str(value) for key, value in model.individuals.names.items()}
+    lines += ["model = saem.NLME(", "    data,", f"    structural={name},", "    parameters={"]
+    lines += [f"        {key!r}: {_call(p)}," for key, p in model.parameters.items()]
+    lines += ["    },", f"    error={_call(model.error)},"]
+    if model.omega != "diagonal":
+        lines.append(f"    omega={model.omega!r},")
+    return [*lines, f"    columns={columns!r},", ")"]
+
+
+def _call(value: Any) -> str:
+    """Constructor call of one of our dataclasses, without what is default."""
+    parts = []
+    for field in fields(value):
+        given = getattr(value, field.name)
+        default = field.default
+        if default is MISSING and field.default_factory is not MISSING:
+            default = field.default_factory()
+        if default is MISSING:
+            parts.append(repr(given))
+        elif given != default:
+            text = _call(given) if is_dataclass(given) else repr(given)
+            parts.append(f"{field.name}={text}")
+    return f"saem.{type(value).__name__}({', '.join(parts)})"
+
+
+def _algorithm(results: Results) -> str:
+    """Name of the algorithm, or its constructor with the settings that differ from default."""
+    record = results.record
+    default = {name: describe(kind()) for name, kind in _REGISTRY.items()}
+    if record.settings in ({}, default.get(record.algorithm)):
+        return repr(record.algorithm)
+    return _expression(record.settings)
+
+
+def _expression(value: Any) -> str:
+    """Python expression for settings as `saem.fitting.describe` writes them."""
+    if isinstance(value, list):
+        inner = ", ".join(map(_expression, value))
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if not isinstance(value, dict):
+        return repr(value)
+    kind = value["kind"]
+    home = "saem" if hasattr(saem, kind) else "saem.schedules"
+    default: dict[str, Any] = {}
+    with contextlib.suppress(AttributeError, TypeError):  # a class of the user, or with no default
+        default = describe(getattr(saem if home == "saem" else saem.schedules, kind)())
+    settings = (
+        f"{k}={_expression(v)}"
+        for k, v in value.items()
+        if k != "kind" and (k not in default or v != default[k])
+    )
+    return f"{home}.{kind}({', '.join(settings)})"
