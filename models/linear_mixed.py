@@ -292,8 +292,8 @@ class LinearMixed(Model):
             behind[j] -= step
             slope = self.gradient(self.theta_of(ahead)) - self.gradient(self.theta_of(behind))
             columns.append(-slope / (ahead[j] - behind[j]))
-        matrix = np.array(columns)
-        return np.asarray(0.5 * (matrix + matrix.T))
+        matrix = np.array(columns, dtype=np.float64)
+        return np.asarray(0.5 * (matrix + matrix.T), dtype=np.float64)
 
     def _variance_scales(self, theta: Array) -> Array:
         """Sizes of the entries of Psi that matter to it, and of the residual variance."""
@@ -306,7 +306,7 @@ class LinearMixed(Model):
     def cov_params(self, theta: Array) -> Array:
         """Covariance of the estimates: inverse observed information; NaN where singular."""
         try:
-            return np.linalg.inv(self.information(theta))
+            return np.asarray(np.linalg.inv(self.information(theta)), dtype=np.float64)
         except np.linalg.LinAlgError:
             return np.full((self.n_params, self.n_params), np.nan)
 
