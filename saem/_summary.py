@@ -28,8 +28,10 @@ def number(value: float, digits: int = 4) -> str:
     """Significant digits, without an exponent where a reader can do without."""
     if not math.isfinite(value):
         return "" if math.isnan(value) else f"{value:g}"
-    if value == 0.0 or 1e-3 <= abs(value) < 1e6:
-        decimals = digits - 1 - (math.floor(math.log10(abs(value))) if value else 0)
+    if value == 0.0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e6:
+        decimals = digits - 1 - math.floor(math.log10(abs(value)))
         return f"{value:.{max(decimals, 0)}f}"
     return f"{value:.{digits - 1}e}"
 
@@ -53,45 +55,65 @@ def build(results: Results, alpha: float) -> Summary:
 
     rows, stubs, headings = _parameter_rows(results, alpha)
     formats = {"data_fmts": ["%s"] * len(headings), "data_aligns": "r" * len(headings)}
-    table = SimpleTable(rows, headers=headings, stubs=stubs, txt_fmt=fmt_params | formats)
-    width = max(len(line) for line in table.as_text().splitlines())
+
+    def parameter_table(spare: int = 0) -> Any:
+        names = [stubs[0].ljust(max(map(len, stubs)) + spare), *stubs[1:]]
+        return SimpleTable(rows, headers=headings, stubs=names, txt_fmt=fmt_params | formats)
+
+    table = parameter_table()
+    width = _width(table)
     left, right = _left(results), _right(results)
     length = max(len(left), len(right))
     left += [("", "")] * (length - len(left))
     right += [("", "")] * (length - len(right))
     head = SimpleTable(
-        [[value, f"  {key}" if key else "", other] for (_, value), (key, other) in zip(left, right, strict=True)],
+        [[v, f"  {key}", other] for (_, v), (key, other) in zip(left, right, strict=True)],
         stubs=[key for key, _ in left],
         title=_title(results),
         txt_fmt=fmt_2cols | _head_format(left, right, width),
     )
-    gap = max(len(line) for line in head.as_text().splitlines()) - width
-    if gap > 0:
-        # The parameter table is the narrower one: its names take the rest.
-        table = SimpleTable(
-            rows,
-            headers=headings,
-            stubs=[stubs[0] + " " * (max(map(len, stubs)) - len(stubs[0]) + gap), *stubs[1:]],
-            txt_fmt=fmt_params | formats,
-        )
+    spare = max(0, _width(head) - width)
+    if spare:
+        table = parameter_table(spare)
+    width += spare
     summary = Summary()
-    summary.tables = [head, table]
+    summary.tables = [head, _ended(results, width), table]
     found = results.warnings()
     if found:
-        summary.add_extra_txt(_foot(found, width + max(gap, 0)))
+        summary.add_extra_txt(_foot(found, width))
     return summary
+
+
+def _width(table: Any) -> int:
+    return max(map(len, table.as_text().splitlines()))
+
+
+def _ended(results: Results, width: int) -> Any:
+    """One line over the whole width: what stopped the fit."""
+    from statsmodels.iolib.table import SimpleTable
+    from statsmodels.iolib.tableformatting import fmt_2cols
+
+    lines = textwrap.wrap(results.reason, width - len("Ended by: ")) or [""]
+    formats = {"data_fmts": ["%s"], "data_aligns": "l", "stub_fmt": "%s", "stubs_align": "l"}
+    formats |= {"colwidths": None, "table_dec_above": None}
+    return SimpleTable(
+        [[line.ljust(width - len("Ended by: "))] for line in lines],
+        stubs=["Ended by:", *[""] * (len(lines) - 1)],
+        txt_fmt=fmt_2cols | formats,
+    )
 
 
 def _title(results: Results) -> str:
     loud = "" if results.converged else "   *** NOT CONVERGED ***"
-    return f"{results.model.name} fitted by {results.record.algorithm.upper()}{loud}"
+    name = results.model.name
+    return f"{name[0].upper()}{name[1:]} fitted by {results.record.algorithm.upper()}{loud}"
 
 
 def _left(results: Results) -> list[tuple[str, str]]:
     record = results.record
     status = "ended as planned" if results.converged else "NOT CONVERGED"
     return [
-        *results._sizes(),
+        *[(key.rstrip(":") + ":", value) for key, value in results._sizes()],
         ("No. of observations:", f"{results.nobs}"),
         ("No. of parameters:", f"{results.n_params}"),
         ("Status:", status),
@@ -135,15 +157,15 @@ def _head_format(
         "colwidths": widths,
         "colsep": " ",
         "stub_fmt": "%s",
-        "table_dec_below": None,
     }
 
 
-def _parameter_rows(
-    results: Results, alpha: float
-) -> tuple[list[list[str]], list[str], list[str]]:
+def _parameter_rows(results: Results, alpha: float) -> tuple[list[list[str]], list[str], list[str]]:
     frame = results.to_frame(alpha)
-    columns = [c for c in frame.columns if c not in ("lower", "upper", "status")]
+    hidden = {"lower", "upper", "status"}
+    if not (frame["mc_error"] > 0.0).any():
+        hidden.add("mc_error")  # nothing was drawn, or nothing is known
+    columns = [c for c in frame.columns if c not in hidden]
     low, high = f"[{alpha / 2:.3g}", f"{1 - alpha / 2:.3g}]"
     at = columns.index("rse_percent") + 1
     headings = [_HEADINGS.get(c, c) for c in columns]
@@ -154,7 +176,8 @@ def _parameter_rows(
     rows = []
     for _, row in frame.iterrows():
         cells = [
-            f"{row[c]:.1f}" if c.endswith("percent") and math.isfinite(row[c])
+            f"{row[c]:.1f}"
+            if c.endswith("percent") and math.isfinite(row[c])
             else number(row[c], 2 if c == "mc_error" else 4)
             for c in columns
         ]
@@ -167,9 +190,7 @@ def _parameter_rows(
 
 def _foot(found: list[str], width: int) -> list[str]:
     """Warnings, numbered by `Summary` itself, broken to the width of the tables."""
-    return [
-        textwrap.fill(text, max(width - 4, 60), subsequent_indent="    ") for text in found
-    ]
+    return [textwrap.fill(text, max(width - 4, 60), subsequent_indent="    ") for text in found]
 
 
 def warnings_of(results: Results) -> list[str]:

@@ -301,7 +301,7 @@ class Results:
 
     def _sizes(self) -> list[tuple[str, str]]:
         """Data sizes for the head of the summary."""
-        return [("No. of individuals", f"{self.model.n_individuals}")]
+        return [("No. of individuals:", f"{self.model.n_individuals}")]
 
     def to_frame(self, alpha: float = 0.05) -> pd.DataFrame:
         """Parameter table of `summary` as data.
@@ -379,7 +379,7 @@ class Results:
         state = "" if self.converged else ", NOT CONVERGED"
         return (
             f"<{type(self).__name__}: {self.model.name} by {self.record.algorithm}, "
-            f"{len(self.param_names)} parameters, {self.model.n_individuals} individuals{state}; "
+            f"{self.n_params} parameters, {self.model.n_individuals} individuals{state}; "
             ".summary() shows all>"
         )
 

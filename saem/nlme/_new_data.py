@@ -1,0 +1,110 @@
+"""Predictions for rows that were not in the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from saem.contract import Array
+from saem.exceptions import DataError, Problems
+from saem.nlme._columns import Report, numeric
+from saem.nlme._explain import did_you_mean
+from saem.nlme.covariates import formula_columns
+
+if TYPE_CHECKING:
+    from saem.nlme.results import NLMEResults
+
+__all__ = ["predict_new"]
+
+
+def predict_new(results: NLMEResults, kind: str, frame: object) -> pd.Series:
+    """Predictions for new rows; see `NLMEResults.predict`."""
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(
+            f"the new data are a {type(frame).__name__}, not a pandas DataFrame. Remedy: give a "
+            "frame with the columns of the fit."
+        )
+    report = Report(frame.index)
+    columns = _columns(results, frame, report)
+    needed = _covariates(results) if kind == "population" else []
+    ids = results.model.individuals.names["id"]
+    for label in needed if kind == "population" else [ids]:
+        _require(frame, label, report)
+    report.finish(stacklevel=3)
+    if kind == "individual":
+        psi = results._psi_modes[_known(results, frame[ids], report)]
+    else:
+        design = results.model.individuals.design
+        subjects = frame[needed].reset_index(drop=True)
+        matrix = design.apply(subjects) if len(needed) else np.ones((len(frame), 1))
+        psi = results._psi(matrix @ results._blocks["beta"])
+    report.finish(stacklevel=3)
+    out = np.empty(len(frame))
+    # Rows with the same parameters are predicted together.
+    _, first, group = np.unique(psi, axis=0, return_index=True, return_inverse=True)
+    group = group.ravel()
+    for g, row in enumerate(first):
+        at = np.flatnonzero(group == g)
+        out[at] = results.model.structural.predict(psi[row], columns[:, at])
+    return pd.Series(out, index=frame.index, name="prediction")
+
+
+def _columns(results: NLMEResults, frame: pd.DataFrame, report: Report) -> Array:
+    """Columns of the structural model, shape (n_columns, n_rows)."""
+    structural, names = results.model.structural, results.model.individuals.names
+    rows = []
+    for name in structural.columns:
+        if name not in names:  # a constant stood for it in the fit
+            rows.append(np.full(len(frame), structural.defaults[name]))
+        elif _require(frame, names[name], report):
+            values = numeric(frame, names[name], report)
+            if values is None:
+                continue
+            bad = ~np.isfinite(values)
+            if bad.any():
+                report.data.add(
+                    f"column {names[name]!r} ({name}) is missing or infinite: "
+                    f"{report.rows(bad, values)}",
+                    remedy="fill in these cells or drop the rows",
+                )
+            rows.append(values)
+    return np.array(rows) if rows else np.empty((0, len(frame)))
+
+
+def _require(frame: pd.DataFrame, label: Hashable, report: Report) -> bool:
+    if label in frame.columns:
+        return True
+    report.data.add(
+        f"column {label!r} is missing from the new data"
+        f"{did_you_mean(str(label), list(frame.columns))}",
+        remedy="give new data the column names of the fit",
+    )
+    return False
+
+
+def _covariates(results: NLMEResults) -> list[Hashable]:
+    """Columns that the formulas need."""
+    needed: dict[Hashable, None] = {}
+    for parameter in results.model.parameters.values():
+        if parameter.covariates and parameter.covariates.strip():
+            needed |= dict.fromkeys(sorted(formula_columns(parameter.covariates)[0]))
+    return list(needed)
+
+
+def _known(results: NLMEResults, series: pd.Series, report: Report) -> Array:
+    """Place of each row's id among the individuals of the fit."""
+    place = {value: i for i, value in enumerate(results.model.individuals.ids)}
+    found = np.array([place.get(value, -1) for value in series.tolist()], dtype=int)
+    unknown = list(dict.fromkeys(series[found < 0].tolist()))
+    if unknown:
+        problems: Problems = report.data
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        problems.add(
+            f"id {', '.join(map(repr, unknown[:3]))}{more} was not in the fit, so that there are "
+            "no individual parameters",
+            remedy="use kind='population'",
+        )
+    return found
