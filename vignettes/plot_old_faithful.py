@@ -63,10 +63,10 @@ assert doubtful < 0.03
 # Does the start matter?
 # ----------------------
 #
-# With two components, no; with more, very much. Each seed below draws another start (k-means++), and
-# the maxima reached differ by more than statistical noise. A fit takes milliseconds, so the remedy
-# is to fit from many starts and keep the best. (`n_starts` is a cheaper form of this that chooses
-# among the starts after a few iterations, and can choose wrongly.)
+# With two components, no; with more, very much. Each seed below draws another start (k-means++),
+# and the maxima reached differ by several nats. A fit takes milliseconds, so the remedy is to fit
+# from many starts and keep the best. (`n_starts` is a cheaper form of this that chooses among the
+# starts after a few iterations, and can choose wrongly.)
 
 
 def fits_from_starts(k, n_starts=20):
@@ -117,8 +117,8 @@ axes.set(xlabel="components", ylabel="criterion (smaller is better)", xticks=lis
 axes.legend()
 
 # %%
-# Both choose two. A third component would have to gain 17 nats for its six parameters; with the best
-# of its maxima it comes close, with a bad start not nearly.
+# Both choose two. A third component would have to gain 17 nats for its six parameters; with the
+# best of its maxima it comes close, with a bad start not nearly.
 
 assert np.all(np.diff([best[k].llf for k in sizes]) > 0)
 assert 1 + bic.argmin() == 2
