@@ -75,6 +75,7 @@ class LinearMixed(Model):
         self, frame: pd.DataFrame, formula: str, groups: str, re_formula: str | None = None
     ) -> None:
         design = read_design(frame, formula, groups, re_formula)
+        self.frame = frame  # as given, for saving; nothing below changes it
         self.formula, self.groups, self.re_formula = formula, groups, re_formula
         self.group_labels = design.groups
         self.fixed_names, self.random_names = design.x_names, design.z_names
