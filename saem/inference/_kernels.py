@@ -1,7 +1,7 @@
 """Compiled loops of inference: visits of individuals, predictions, linearisation.
 
-`visit_range` serves every model with a Gaussian prior; the others know the
-layout of a nonlinear mixed-effects model (`saem.nlme._kernels`). Rows are
+`visit_range` serves every model; the others know the layout of a nonlinear
+mixed-effects model (`saem.nlme._kernels`). Rows are
 stacked individual by individual; individual i has ``rows[i]:rows[i + 1]``.
 """
 
@@ -13,11 +13,11 @@ from numba import float64, int64, uint64, void
 from saem._borrow import as_matrix, borrow
 from saem._jit import helper, kernel
 from saem._loop import start_of
-from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR
+from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
 from saem.nlme._kernels import blocks, fitted, residual_sd, to_natural
 from saem.random import stream
 
-__all__ = ["linearise_rows", "predict_rows", "residual_sds", "visit_range"]
+__all__ = ["linearise_rows", "residual_sds", "visit_range"]
 
 
 @kernel(
@@ -35,16 +35,15 @@ def visit_range(
     Records, memories and `out` have a row for each of these, in that order;
     `out` receives what the visits return.
     """
+    functions, visit = unpack(kernels), visitor.visit
     own_work = np.empty(max(1, work_size))
-    work, values, theta, settings = borrow(own_work), borrow(values), borrow(theta), borrow(settings)
-    records, memories = borrow(records), borrow(memories)
+    values, theta, settings = borrow(values), borrow(theta), borrow(settings)
+    work, records, memories = borrow(own_work), borrow(records), borrow(memories)
     for r in range(out.size):
         i = first + r
         y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
         key = stream(seed, i, iteration)
-        out[r] = visitor.visit(
-            kernels, theta, y, records[r], memories[r], settings, key, work
-        )
+        out[r] = visit(functions, theta, y, records[r], memories[r], settings, key, work)
     own_work[0] = out.size  # the owner lives until here
 
 
@@ -53,16 +52,6 @@ def _columns_of(theta, y, n):
     """Data columns of the structural model in an individual's record."""
     p_x, n_columns = int(theta[2]), int(theta[4])
     return as_matrix(y[p_x + 1 + n :], n_columns, n)
-
-
-@kernel(void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, INDEX, VECTOR))
-def predict_rows(kernels, values, offsets, theta, psi, rows, out):
-    """Structural model of all rows at natural parameters psi, one row an individual."""
-    values, theta, psi, out = borrow(values), borrow(theta), borrow(psi), borrow(out)
-    for i in range(psi.shape[0]):
-        y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
-        n = rows[i + 1] - rows[i]
-        kernels.structural(psi[i], _columns_of(theta, y, n), out[rows[i] : rows[i + 1]])
 
 
 @kernel(void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, INDEX, VECTOR, MATRIX))
@@ -76,6 +65,7 @@ def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobia
     psi, shifted = borrow(own_psi), borrow(own_shifted)
     values, theta, phi, steps = borrow(values), borrow(theta), borrow(phi), borrow(steps)
     f, jacobian = borrow(f), borrow(jacobian)
+    structural = unpack(kernels).structural
     transform, lower, upper = blocks(theta)[:3]
     code = int(theta[3])
     p = phi.shape[1]
@@ -85,7 +75,7 @@ def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobia
         columns = _columns_of(theta, y, n)
         for m in range(p):
             psi[m] = to_natural(transform[m], lower[m], upper[m], phi[i, m])
-        kernels.structural(psi, columns, f[start : start + n])
+        structural(psi, columns, f[start : start + n])
         for j in range(start, start + n):
             f[j] = fitted(code, f[j])
         for m in range(p):
@@ -94,7 +84,7 @@ def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobia
             up, down = phi[i, m] + steps[i, m], phi[i, m] - steps[i, m]
             for sign in (1.0, -1.0):
                 psi[m] = to_natural(transform[m], lower[m], upper[m], up if sign > 0.0 else down)
-                kernels.structural(psi, columns, shifted[:n])
+                structural(psi, columns, shifted[:n])
                 for j in range(n):
                     value = sign * fitted(code, shifted[j]) / (up - down)
                     if sign > 0.0:

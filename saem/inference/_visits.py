@@ -149,5 +149,3 @@ def find_modes(
     phi = memories[:, 2 * d : 3 * d].copy()
     factor = memories[:, 3 * d : 3 * d + d * d].reshape(-1, d, d).copy()
     return Modes(phi, factor, values)
-
-

@@ -293,11 +293,11 @@ def marginal_information(model: NLME, theta: Array, lin: Linearisation) -> Array
     }
     for k, _, c in sigma:
         outer = (slopes[c][:, None] * vj).T @ vj
-        for j, (l, _, _) in enumerate(omega):
-            matrix[k, l] = matrix[l, k] = 0.5 * np.sum(outer * units[j])
-        for l, _, e in sigma:
+        for j, (h, _, _) in enumerate(omega):
+            matrix[k, h] = matrix[h, k] = 0.5 * np.sum(outer * units[j])
+        for h, _, e in sigma:
             full = np.sum(slopes[c] * slopes[e] * inverse * (inverse - 2.0 * leverage))
-            matrix[k, l] = 0.5 * (full + np.sum(pairs[c] * pairs[e]))
+            matrix[k, h] = 0.5 * (full + np.sum(pairs[c] * pairs[e]))
     return matrix
 
 
