@@ -1,7 +1,8 @@
-"""The two decorators behind every compiled function of the library.
+"""The decorators behind every compiled function of the library.
 
 `kernel` compiles a function at once for explicit types and keeps it in the
-disk cache; `helper` marks a small function that is compiled into its callers.
+disk cache; `helper` marks a small function that is inlined into its callers,
+`routine` a larger one that they call.
 
 Why not plain `numba.njit(cache=True)`: numba's disk cache notices an edit of
 the file a kernel stands in, not of the files its helpers stand in, and then
@@ -26,7 +27,7 @@ from typing import Any
 import numba
 from numba.core import config
 
-__all__ = ["helper", "kernel"]
+__all__ = ["helper", "kernel", "routine"]
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
@@ -41,7 +42,7 @@ def _helper_files() -> tuple[Path, ...]:
         spec = find_spec(f"saem.{name}")
         folders += [Path(p) for p in (spec.submodule_search_locations or ())] if spec else []
     files = sorted({path for folder in folders for path in folder.rglob("*.py")})
-    marks = ("@helper", "@intrinsic")
+    marks = ("@helper", "@routine", "@intrinsic")
     texts = ((path, path.read_text(encoding="utf-8")) for path in files)
     return tuple(path for path, text in texts if any(mark in text for mark in marks))
 
@@ -97,7 +98,18 @@ def kernel(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], A
 
 
 def helper(function: Callable[..., Any]) -> Any:
-    """Compile a small function into the kernels that call it."""
+    """Compile a small function into the kernels that call it.
+
+    It is inlined for certain: a call that passes many arrays (seven words each)
+    costs more than the work of a small function.
+    """
+    if config.DISABLE_JIT:
+        return function
+    return numba.njit(forceinline=True, **_OPTIONS)(function)
+
+
+def routine(function: Callable[..., Any]) -> Any:
+    """Compile a larger function once per kernel that uses it, called rather than inlined."""
     if config.DISABLE_JIT:
         return function
     return numba.njit(**_OPTIONS)(function)

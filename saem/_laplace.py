@@ -9,11 +9,13 @@ deviations, which keeps their error near 1e-7 whatever the scale of the model.
 from __future__ import annotations
 
 import numpy as np
+from numba import float64
 
 from saem._borrow import as_matrix
-from saem._jit import helper
+from saem._jit import helper, kernel, routine
 from saem._linalg import cholesky, cholesky_solve
 from saem._math import HALF_LOG_2PI, log
+from saem._types import FUNCTIONS, MATRIX, VECTOR
 
 __all__ = ["laplace", "laplace_work", "log_joint", "whiten"]
 
@@ -61,7 +63,7 @@ def log_det(chol):
     return total
 
 
-@helper
+@routine
 def log_joint(kernels, theta, y, u, mean, chol, z, work):
     """Log density of data and whitened draw, without the constants of the prior in u."""
     color(u, mean, chol, z)
@@ -71,7 +73,7 @@ def log_joint(kernels, theta, y, u, mean, chol, z, work):
     return value if np.isfinite(value) else -np.inf
 
 
-@helper
+@routine
 def _negative_hessian(kernels, theta, y, u, value, step, mean, chol, z, work, grad, hess, shifted):
     """Gradient and negative Hessian of `log_joint` at u by central differences."""
     d = u.size
@@ -101,7 +103,7 @@ def _negative_hessian(kernels, theta, y, u, value, step, mean, chol, z, work, gr
     return finite
 
 
-@helper
+@routine
 def _damped_factor(hess, factor, trial):
     """Cholesky factor of the negative Hessian, with a ridge where it is not positive definite."""
     d = hess.shape[0]
@@ -123,7 +125,47 @@ def _damped_factor(hess, factor, trial):
     return False
 
 
-@helper
+@routine
+def _invert_factor(factor, trial, definite):
+    """Replace the factor of a precision by a lower factor of the covariance.
+
+    Where the Hessian was not definite the prior's spread (the identity) stands in.
+    """
+    d = factor.shape[0]
+    if not definite:
+        for a in range(d):
+            for b in range(d):
+                factor[a, b] = 1.0 if a == b else 0.0
+        return
+    # covariance = factor**-T factor**-1
+    for a in range(d):
+        for b in range(d):
+            trial[a, b] = 0.0
+        trial[a, a] = 1.0 / factor[a, a]
+        for b in range(a):
+            value = 0.0
+            for c in range(b, a):
+                value -= factor[a, c] * trial[c, b]
+            trial[a, b] = value / factor[a, a]
+    for a in range(d):
+        for b in range(a + 1):
+            value = 0.0
+            for c in range(a, d):
+                value += trial[c, a] * trial[c, b]
+            factor[a, b] = value
+    for a in range(d):
+        for b in range(a):
+            factor[b, a] = factor[a, b]
+    for a in range(d):
+        for b in range(d):
+            trial[a, b] = factor[a, b]
+    if not cholesky(trial, factor):
+        for a in range(d):
+            for b in range(d):
+                factor[a, b] = 1.0 if a == b else 0.0
+
+
+@kernel(float64(FUNCTIONS, VECTOR, VECTOR, VECTOR, MATRIX, VECTOR, MATRIX, VECTOR, VECTOR))
 def laplace(kernels, theta, y, mean, chol, u, spread, z, work):
     """Mode of the posterior and the Cholesky factor of its covariance, whitened.
 
@@ -203,43 +245,3 @@ def laplace(kernels, theta, y, mean, chol, u, spread, z, work):
         value = candidate
     _invert_factor(spread, trial, definite)
     return value - log_det(chol) - d * HALF_LOG_2PI
-
-
-@helper
-def _invert_factor(factor, trial, definite):
-    """Replace the factor of a precision by a lower factor of the covariance.
-
-    Where the Hessian was not definite the prior's spread (the identity) stands in.
-    """
-    d = factor.shape[0]
-    if not definite:
-        for a in range(d):
-            for b in range(d):
-                factor[a, b] = 1.0 if a == b else 0.0
-        return
-    # covariance = factor**-T factor**-1
-    for a in range(d):
-        for b in range(d):
-            trial[a, b] = 0.0
-        trial[a, a] = 1.0 / factor[a, a]
-        for b in range(a):
-            value = 0.0
-            for c in range(b, a):
-                value -= factor[a, c] * trial[c, b]
-            trial[a, b] = value / factor[a, a]
-    for a in range(d):
-        for b in range(a + 1):
-            value = 0.0
-            for c in range(a, d):
-                value += trial[c, a] * trial[c, b]
-            factor[a, b] = value
-    for a in range(d):
-        for b in range(a):
-            factor[b, a] = factor[a, b]
-    for a in range(d):
-        for b in range(d):
-            trial[a, b] = factor[a, b]
-    if not cholesky(trial, factor):
-        for a in range(d):
-            for b in range(d):
-                factor[a, b] = 1.0 if a == b else 0.0

@@ -11,8 +11,8 @@ import numpy as np
 from numba import float64, int64, uint64, void
 
 from saem._borrow import borrow
-from saem._jit import helper, kernel
-from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR
+from saem._jit import helper, kernel, routine
+from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
 from saem.random import stream
 
 __all__ = [
@@ -36,12 +36,12 @@ def start_of(offsets, i):
 
 
 @helper
-def add_record(kernels, weight, y, record, latent_size, s):
+def add_record(functions, weight, y, record, latent_size, s):
     """Add ``weight * sum_m w_m S(y, latent_m)`` of a record of weighted draws to s."""
     width = 1 + latent_size
     for m in range(record.size // width):
         at = m * width
-        kernels.accumulate(weight * record[at], y, record[at + 1 : at + width], s)
+        functions.accumulate(weight * record[at], y, record[at + 1 : at + width], s)
 
 
 @kernel(
@@ -59,6 +59,7 @@ def sweep(
     Row j of `partial` receives the mean statistic's share of leaf j, then its
     log-likelihood. Without a row of `records` for each individual, records are not kept.
     """
+    functions, visit = unpack(kernels), visitor.visit
     own_work, own_scratch = np.empty(max(1, work_size)), np.empty(records.shape[1])
     work, scratch = borrow(own_work), borrow(own_scratch)
     values, theta, settings = borrow(values), borrow(theta), borrow(settings)
@@ -73,8 +74,8 @@ def sweep(
             y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
             record = records[i] if keep else scratch
             key = stream(seed, i, iteration)
-            total += visitor.visit(kernels, theta, y, record, memories[i], settings, key, work)
-            add_record(kernels, 1.0 / n, y, record, latent_size, sums)
+            total += visit(functions, theta, y, record, memories[i], settings, key, work)
+            add_record(functions, 1.0 / n, y, record, latent_size, sums)
         partial[j, q] = total
     # The owners live until here, whatever the compiler thinks of them.
     own_work[0] = own_scratch.size
@@ -83,6 +84,7 @@ def sweep(
 @kernel(void(KERNELS, VECTOR, INDEX, VECTOR, int64, int64, int64, int64, int64, MATRIX))
 def sweep_blocks(kernels, values, offsets, theta, n, leaf, first, last, work_size, partial):
     """As `sweep`, for models that treat a whole leaf at once and keep no records."""
+    functions = unpack(kernels)
     work = np.empty(max(1, work_size))
     q = partial.shape[1] - 1
     for j in range(first, last):
@@ -90,7 +92,7 @@ def sweep_blocks(kernels, values, offsets, theta, n, leaf, first, last, work_siz
         sums[:] = 0.0
         stop = min(n, (j + 1) * leaf)
         chunk = values[start_of(offsets, j * leaf) : start_of(offsets, stop)]
-        partial[j, q] = kernels.block(theta, chunk, sums, work)
+        partial[j, q] = functions.block(theta, chunk, sums, work)
         for m in range(q):
             sums[m] /= n
 
@@ -98,13 +100,14 @@ def sweep_blocks(kernels, values, offsets, theta, n, leaf, first, last, work_siz
 @kernel(void(KERNELS, VECTOR, INDEX, MATRIX, int64, int64, int64, MATRIX))
 def collect(kernels, values, offsets, records, n, leaf, latent_size, partial):
     """Sum the statistics of kept records, in the order in which `sweep` does."""
+    functions = unpack(kernels)
     q = partial.shape[1] - 1
     for j in range(partial.shape[0]):
         sums = partial[j, :q]
         sums[:] = 0.0
         for i in range(j * leaf, min(n, (j + 1) * leaf)):
             y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
-            add_record(kernels, 1.0 / n, y, records[i], latent_size, sums)
+            add_record(functions, 1.0 / n, y, records[i], latent_size, sums)
 
 
 @kernel(
@@ -121,10 +124,10 @@ def visit_at(
     work = np.empty(max(1, work_size))
     y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
     key = stream(seed, i, iteration)
-    return visitor.visit(kernels, theta, y, record, memories[i], settings, key, work)
+    return visitor.visit(unpack(kernels), theta, y, record, memories[i], settings, key, work)
 
 
-@helper
+@routine
 def step_towards(target, step, s):
     """Move s towards the target; exactly onto it when the step is 1."""
     if step == 1.0:
@@ -134,8 +137,8 @@ def step_towards(target, step, s):
             s[m] += step * (target[m] - s[m])
 
 
-@helper
-def move_guarded(kernels, target, rho, gamma, fast, s, theta, counts):
+@routine
+def move_guarded(functions, target, rho, gamma, fast, s, theta, counts):
     """One step of both sequences, and the parameters of the new statistic.
 
     ``S <- S + rho (target - S)``, ``s <- s + gamma (S - s)``,
@@ -151,19 +154,19 @@ def move_guarded(kernels, target, rho, gamma, fast, s, theta, counts):
     for attempt in range(attempts):
         s[:] = before
         step_towards(fast, step, s)
-        if kernels.maximize(s, theta) == 0:
+        if functions.maximize(s, theta) == 0:
             return 0
         counts[0] += 1
         step *= 0.5
-    kernels.project(s)
+    functions.project(s, theta)
     counts[1] += 1
-    return kernels.maximize(s, theta)
+    return functions.maximize(s, theta)
 
 
 @kernel(int64(KERNELS, VECTOR, float64, float64, VECTOR, VECTOR, VECTOR, INDEX))
 def move(kernels, target, rho, gamma, fast, s, theta, counts):
     """Compiled entry to `move_guarded`; returns 0 or the code of a failed M-step."""
-    return move_guarded(kernels, target, rho, gamma, fast, s, theta, counts)
+    return move_guarded(unpack(kernels), target, rho, gamma, fast, s, theta, counts)
 
 
 @kernel(
@@ -184,6 +187,7 @@ def advance(
     of the kept records (incremental proxy only). Returns 0, or the code of a
     failed M-step.
     """
+    functions, visit = unpack(kernels), visitor.visit
     own_work, own_fresh = np.empty(max(1, work_size)), np.empty((batch, records.shape[1]))
     work, fresh = borrow(own_work), borrow(own_fresh)
     values, theta, settings = borrow(values), borrow(theta), borrow(settings)
@@ -196,21 +200,21 @@ def advance(
             i = chosen[b]
             y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
             key = stream(seed, i, iteration + t)
-            visitor.visit(kernels, theta, y, fresh[b], memories[i], settings, key, work)
+            visit(functions, theta, y, fresh[b], memories[i], settings, key, work)
         if proxy == MINI_BATCH:
             target[:] = 0.0
         for b in range(batch):
             i = chosen[b]
             y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
             if proxy == MINI_BATCH:
-                add_record(kernels, 1.0 / batch, y, fresh[b], latent_size, target)
+                add_record(functions, 1.0 / batch, y, fresh[b], latent_size, target)
             else:
-                add_record(kernels, -1.0 / n, y, records[i], latent_size, mean)
-                add_record(kernels, 1.0 / n, y, fresh[b], latent_size, mean)
+                add_record(functions, -1.0 / n, y, records[i], latent_size, mean)
+                add_record(functions, 1.0 / n, y, fresh[b], latent_size, mean)
                 records[i, :] = fresh[b]
         if proxy == INCREMENTAL:
             target[:] = mean
-        status = move_guarded(kernels, target, rho[t], gamma[t], fast, s, theta, counts)
+        status = move_guarded(functions, target, rho[t], gamma[t], fast, s, theta, counts)
         if status != 0:
             break
     # The owners live until here, whatever the compiler thinks of them.
@@ -229,6 +233,7 @@ def conditional_loglik(
 
     The objective of a numerical M-step; `out` has one entry a leaf.
     """
+    functions = unpack(kernels)
     own_work, own_latent = np.empty(max(1, work_size)), np.empty(latent_size)
     work, latent = borrow(own_work), borrow(own_latent)
     values, theta, records = borrow(values), borrow(theta), borrow(records)
@@ -240,7 +245,7 @@ def conditional_loglik(
             for m in range(records.shape[1] // width):
                 if records[i, m * width] > 0.0:
                     latent[:] = records[i, m * width + 1 : (m + 1) * width]
-                    value = kernels.log_lik(kernels.structural, theta, y, latent, work)
+                    value = functions.log_lik(functions.structural, theta, y, latent, work)
                     total += records[i, m * width] * value
         out[j] = total
     own_work[0] = own_latent.size

@@ -11,7 +11,7 @@ posterior record) of an individual, `s` packed statistic, `work` scratch.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import float64, int64, types, uint64, void
@@ -19,7 +19,7 @@ from numba.core import config
 from numba.core.types import FunctionType
 from numba.experimental import structref
 
-from saem._jit import kernel
+from saem._jit import helper, kernel
 
 VECTOR = float64[::1]
 MATRIX = float64[:, ::1]
@@ -39,8 +39,8 @@ DRAW = void(VECTOR, VECTOR, uint64, VECTOR, VECTOR)
 ACCUMULATE = void(float64, VECTOR, VECTOR, VECTOR)
 #: maximize(s, theta) -> 0, or a positive code when s is not admissible.
 MAXIMIZE = int64(VECTOR, VECTOR)
-#: project(s): moves s to the nearest admissible statistic, in place.
-PROJECT = void(VECTOR)
+#: project(s, theta): moves s to the nearest admissible statistic, in place.
+PROJECT = void(VECTOR, VECTOR)
 #: block(theta, values, s, work) -> log-likelihood of many equal-length records at once,
 #: adding the sum of their expected statistics to s.
 BLOCK = float64(VECTOR, VECTOR, VECTOR, VECTOR)
@@ -58,6 +58,24 @@ _FIELDS: tuple[tuple[str, Any], ...] = (
 )
 
 
+class Functions(NamedTuple):
+    """The compiled functions of a model, as compiled code passes them on.
+
+    A plain tuple: unlike `Kernels` it has no reference count, whose atomic
+    instructions would make threads wait for each other at every call.
+    """
+
+    structural: Any
+    expect: Any
+    log_lik: Any
+    prior: Any
+    draw: Any
+    accumulate: Any
+    maximize: Any
+    project: Any
+    block: Any
+
+
 @structref.register
 class KernelsType(types.StructRef):  # type: ignore[misc]
     """Numba type of `Kernels`."""
@@ -69,10 +87,11 @@ class VisitorType(types.StructRef):  # type: ignore[misc]
 
 
 KERNELS = KernelsType(tuple((name, FunctionType(sig)) for name, sig in _FIELDS))
+FUNCTIONS = types.NamedTuple(tuple(FunctionType(sig) for _, sig in _FIELDS), Functions)
 
-#: visit(kernels, theta, y, record, memory, settings, key, work) -> log-likelihood or NaN.
+#: visit(functions, theta, y, record, memory, settings, key, work) -> log-likelihood or NaN.
 #: The E-step of one individual: writes weighted draws into `record`.
-VISIT = float64(KERNELS, VECTOR, VECTOR, VECTOR, VECTOR, VECTOR, uint64, VECTOR)
+VISIT = float64(FUNCTIONS, VECTOR, VECTOR, VECTOR, VECTOR, VECTOR, uint64, VECTOR)
 VISITOR = VisitorType((("visit", FunctionType(VISIT)),))
 
 
@@ -112,6 +131,22 @@ def _make_visitor(visit):
     return visitor
 
 
+@helper
+def unpack(kernels):
+    """Take the functions out of their record; once per loop, not per individual."""
+    return Functions(
+        kernels.structural,
+        kernels.expect,
+        kernels.log_lik,
+        kernels.prior,
+        kernels.draw,
+        kernels.accumulate,
+        kernels.maximize,
+        kernels.project,
+        kernels.block,
+    )
+
+
 @kernel(STRUCTURAL)
 def no_structural(psi, columns, out):
     """Stand for the structural function in models that have none."""
@@ -143,7 +178,7 @@ def no_draw(theta, y, key, latent, work):
 
 
 @kernel(PROJECT)
-def no_project(s):
+def no_project(s, theta):
     """Stand for `project` in models whose statistics are always admissible."""
 
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from saem._borrow import as_matrix
+from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
 from saem._laplace import color, laplace, log_det, whiten
-from saem._math import exp
+from saem._math import exp, log
 from saem._types import VISIT
 from saem.random import fill_log_uniform, fill_normal, stream
 
@@ -26,8 +26,9 @@ PRIOR, COORDINATE, BLOCK, LAPLACE = 0, 1, 2, 3
 N_KINDS = 4
 #: Numbers in `settings` before the list of moves, and per move.
 HEADER, PER_MOVE = 9, 3
-#: Degrees of freedom of the Student proposal around the Laplace mode.
-STUDENT_DF = 5
+#: Degrees of freedom of the Student proposal around the Laplace mode: with an even
+#: number the chi-square variate is a sum of logarithms of uniform numbers.
+STUDENT_DF = 4
 
 
 def memory_size(n_chains: int, d: int, latent_size: int) -> int:
@@ -37,58 +38,73 @@ def memory_size(n_chains: int, d: int, latent_size: int) -> int:
 
 def work_size(n_normal: int, n_uniform: int, d: int, latent_size: int) -> int:
     """Scratch numbers of the visitor, without the model's and Laplace's."""
-    return n_normal + n_uniform + 5 * d + 2 * d * d + 2 * latent_size
+    return n_normal + n_uniform + 5 * d + 3 * d * d + 2 * latent_size
 
 
 @helper
-def log_prior(z, mean, chol, u):
-    """Log density of the Gaussian prior up to its constant; u is scratch."""
-    return -0.5 * whiten(z, mean, chol, u)
+def distance(z, centre, inverse):
+    """Squared length of ``inverse (z - centre)``, inverse lower triangular."""
+    total = 0.0
+    for a in range(centre.size):
+        x = 0.0
+        for b in range(a + 1):
+            x += inverse[a, b] * (z[b] - centre[b])
+        total += x * x
+    return total
 
 
 @helper
-def student_log_density(z, mode, factor, u):
+def student_log_density(z, mode, inverse):
     """Log density of the Student proposal up to a constant."""
     d = mode.size
-    return -0.5 * (STUDENT_DF + d) * np.log1p(whiten(z, mode, factor, u) / STUDENT_DF)
+    return -0.5 * (STUDENT_DF + d) * log(1.0 + distance(z, mode, inverse) / STUDENT_DF)
 
 
 @helper
-def propose(code, size, a, z, mean, chol, mode, factor, scales, blocks, eps, u, proposal):
-    """Fill the coordinates of a proposal for the move `code`."""
-    d = mean.size
-    proposal[:] = z
-    if code == PRIOR:
-        color(eps[:d], mean, chol, proposal)
-    elif code == COORDINATE:
-        proposal[a] = z[a] + exp(scales[a]) * eps[0]
-    elif code == BLOCK:
-        step = exp(blocks[size - 1])
-        u[:] = eps[:d]
-        for drop in range(d - size):
-            # Only `size` of the whitened coordinates move, a run that starts at random.
-            u[(a + drop) % d] = 0.0
+def copy(source, target):
+    """Copy numbers; a plain loop costs less than a slice assignment."""
+    for a in range(target.size):
+        target[a] = source[a]
+
+
+@helper
+def invert_lower(factor, inverse):
+    """Inverse of a lower triangular matrix."""
+    d = factor.shape[0]
+    for a in range(d):
         for b in range(d):
-            shift = 0.0
-            for c in range(b + 1):
-                shift += factor[b, c] * u[c]
-            proposal[b] = z[b] + step * shift
-    else:
-        chi2 = 0.0
-        for c in range(STUDENT_DF):
-            chi2 += eps[d + c] * eps[d + c]
-        stretch = np.sqrt(STUDENT_DF / chi2)
-        for b in range(d):
-            shift = 0.0
-            for c in range(b + 1):
-                shift += factor[b, c] * eps[c]
-            proposal[b] = mode[b] + stretch * shift
+            inverse[a, b] = 0.0
+        inverse[a, a] = 1.0 / factor[a, a]
+        for b in range(a):
+            x = 0.0
+            for c in range(b, a):
+                x -= factor[a, c] * inverse[c, b]
+            inverse[a, b] = x / factor[a, a]
+
+
+@helper
+def shift_by(factor, step, eps, proposal):
+    """Add ``step * factor eps`` to a proposal, factor lower triangular."""
+    for a in range(factor.shape[0]):
+        shift = 0.0
+        for b in range(a + 1):
+            shift += factor[a, b] * eps[b]
+        proposal[a] += step * shift
+
+
+@helper
+def student_stretch(log_uniforms, at):
+    """Factor ``sqrt(df / chi2)`` of a Student variate, from df / 2 log uniforms."""
+    chi2 = 0.0
+    for c in range(STUDENT_DF // 2):
+        chi2 -= 2.0 * log_uniforms[at + c]
+    return np.sqrt(STUDENT_DF / chi2)
 
 
 @helper
 def run_moves(
-    kernels, theta, y, z, proposal, mean, chol, mode, factor, scales, blocks,
-    tried, accepted, coordinate_rate, block_rate, block_tries,
+    kernels, theta, y, z, proposal, mean, chol, inverse, mode, factor, factor_inverse,
+    scales, blocks, tried, accepted, coordinate_rate, block_rate, block_tries,
     moves, normals, log_uniforms, u, log_lik, scratch,
 ):  # fmt: skip
     """One cycle of moves of one chain; z is updated in place.
@@ -96,8 +112,8 @@ def run_moves(
     Takes and returns ``log p(y | z)`` of the state.
     """
     d = mean.size
-    structural = kernels.structural
-    prior = log_prior(z, mean, chol, u)
+    structural, log_lik_of = kernels.structural, kernels.log_lik
+    prior = -0.5 * distance(z, mean, inverse)
     at_normal = 0
     at_uniform = 0
     for move in range(moves.size // PER_MOVE):
@@ -105,44 +121,53 @@ def run_moves(
         sweeps = int(moves[move * PER_MOVE + 1])
         size = int(moves[move * PER_MOVE + 2])
         parts = d if code == COORDINATE else 1
-        if code == COORDINATE:
-            used = 1
-        elif code == LAPLACE:
-            used = d + STUDENT_DF
-        else:
-            used = d
+        used = 1 if code == COORDINATE else d  # normal numbers per proposal
+        step = exp(blocks[size - 1]) if code == BLOCK else 1.0
+        # log q(z) of the independent proposal, kept while z stays.
+        density = student_log_density(z, mode, factor_inverse) if code == LAPLACE else 0.0
         for sweep in range(sweeps):
             for a in range(parts):
-                eps = normals[at_normal : at_normal + used]
+                eps = segment(normals, at_normal, used)
                 at_normal += used
-                first = a
-                if code == BLOCK:
-                    first = min(d - 1, int(d * exp(log_uniforms[at_uniform])))
-                    at_uniform += 1
-                propose(
-                    code, size, first, z, mean, chol, mode, factor,
-                    scales, blocks, eps, u, proposal,
-                )  # fmt: skip
-                new_lik = kernels.log_lik(structural, theta, y, proposal, scratch)
-                new_prior = log_prior(proposal, mean, chol, u)
                 if code == PRIOR:
-                    ratio = new_lik - log_lik
-                else:
-                    ratio = new_lik - log_lik + new_prior - prior
-                if code == LAPLACE:
-                    ratio += student_log_density(z, mode, factor, u)
-                    ratio -= student_log_density(proposal, mode, factor, u)
-                tried[code] += 1.0
-                if code == BLOCK:
+                    color(eps, mean, chol, proposal)
+                elif code == COORDINATE:
+                    copy(z, proposal)
+                    proposal[a] += exp(scales[a]) * eps[0]
+                elif code == BLOCK:
                     block_tries[size - 1] += 1.0
+                    if size < d:
+                        # Only `size` of the whitened coordinates move: a run from a random one.
+                        first = min(d - 1, int(d * exp(log_uniforms[at_uniform])))
+                        for drop in range(d - size):
+                            eps[(first + drop) % d] = 0.0
+                    at_uniform += 1
+                    copy(z, proposal)
+                    shift_by(factor, step, eps, proposal)
+                else:
+                    copy(mode, segment(proposal, 0, d))
+                    stretch = student_stretch(log_uniforms, at_uniform)
+                    at_uniform += STUDENT_DF // 2
+                    shift_by(factor, stretch, eps, proposal)
+                new_lik = log_lik_of(structural, theta, y, proposal, scratch)
+                new_prior = -0.5 * distance(proposal, mean, inverse)
+                ratio = new_lik - log_lik
+                new_density = 0.0
+                if code != PRIOR:
+                    ratio += new_prior - prior
+                if code == LAPLACE:
+                    new_density = student_log_density(proposal, mode, factor_inverse)
+                    ratio += density - new_density
+                tried[code] += 1.0
                 # A comparison with NaN is False: such a proposal is never accepted, and a
                 # chain that starts where the likelihood is 0 takes the first finite point.
                 if log_uniforms[at_uniform] < ratio or (
                     not np.isfinite(log_lik) and np.isfinite(new_lik)
                 ):
-                    z[:] = proposal
+                    copy(proposal, z)
                     log_lik = new_lik
                     prior = new_prior
+                    density = new_density
                     accepted[code] += 1.0
                     if code == COORDINATE:
                         coordinate_rate[a] += 1.0 / sweeps
@@ -176,55 +201,60 @@ def visit_chains(kernels, theta, y, record, memory, settings, key, work):
     n_uniform = int(settings[6])
     target_coordinate = settings[7]
     target_block = settings[8]
-    moves = settings[HEADER:]
+    moves = segment(settings, HEADER, settings.size - HEADER)
 
     at = n_chains * latent_size
-    scales = memory[at : at + d]
-    blocks = memory[at + d : at + 2 * d]
-    mode = memory[at + 2 * d : at + 3 * d]
-    factor = as_matrix(memory[at + 3 * d:], d, d)
+    scales = segment(memory, at, d)
+    blocks = segment(memory, at + d, d)
+    mode = segment(memory, at + 2 * d, d)
+    factor = as_matrix(segment(memory, at + 3 * d, d * d), d, d)
     at += 3 * d + d * d
-    tried = memory[at : at + N_KINDS]
-    accepted = memory[at + N_KINDS : at + 2 * N_KINDS]
+    tried = segment(memory, at, N_KINDS)
+    accepted = segment(memory, at + N_KINDS, N_KINDS)
 
-    normals = work[:n_normal]
-    log_uniforms = work[n_normal : n_normal + n_uniform]
+    normals = segment(work, 0, n_normal)
+    log_uniforms = segment(work, n_normal, n_uniform)
     at = n_normal + n_uniform
-    mean = work[at : at + d]
-    u = work[at + d : at + 2 * d]
-    coordinate_rate = work[at + 2 * d : at + 3 * d]
-    block_rate = work[at + 3 * d : at + 4 * d]
-    block_tries = work[at + 4 * d : at + 5 * d]
+    mean = segment(work, at, d)
+    u = segment(work, at + d, d)
+    coordinate_rate = segment(work, at + 2 * d, d)
+    block_rate = segment(work, at + 3 * d, d)
+    block_tries = segment(work, at + 4 * d, d)
     at += 5 * d
-    chol = as_matrix(work[at:], d, d)
-    at += d * d
-    proposal = work[at : at + latent_size]
+    chol = as_matrix(segment(work, at, d * d), d, d)
+    inverse = as_matrix(segment(work, at + d * d, d * d), d, d)
+    factor_inverse = as_matrix(segment(work, at + 2 * d * d, d * d), d, d)
+    at += 3 * d * d
+    proposal = segment(work, at, latent_size)
     at += latent_size
-    scratch = work[at:]
+    scratch = segment(work, at, work.size - at)
 
     kernels.prior(theta, y, mean, chol)
-    coordinate_rate[:] = 0.0
-    block_rate[:] = 0.0
-    block_tries[:] = 0.0
+    invert_lower(chol, inverse)
+    invert_lower(factor, factor_inverse)
+    for a in range(d):
+        coordinate_rate[a] = 0.0
+        block_rate[a] = 0.0
+        block_tries[a] = 0.0
     weight = 1.0 / (n_chains * cycles)
     width = 1 + latent_size
     m = 0
     complete = 0.0
     for chain in range(n_chains):
-        z = memory[chain * latent_size : (chain + 1) * latent_size]
+        z = segment(memory, chain * latent_size, latent_size)
         log_lik = kernels.log_lik(kernels.structural, theta, y, z, scratch)
         for cycle in range(cycles):
             sub = stream(key, chain, cycle)
             position = fill_normal(sub, 0, normals)
             fill_log_uniform(sub, position, log_uniforms)
             log_lik = run_moves(
-                kernels, theta, y, z, proposal, mean, chol, mode, factor, scales, blocks,
-                tried, accepted, coordinate_rate, block_rate, block_tries,
-                moves, normals, log_uniforms, u, log_lik, scratch,
+                kernels, theta, y, z, proposal, mean, chol, inverse, mode, factor,
+                factor_inverse, scales, blocks, tried, accepted, coordinate_rate, block_rate,
+                block_tries, moves, normals, log_uniforms, u, log_lik, scratch,
             )  # fmt: skip
             complete += weight * log_lik
             record[m * width] = weight
-            record[m * width + 1 : (m + 1) * width] = z
+            copy(z, segment(record, m * width + 1, latent_size))
             m += 1
     if gain > 0.0:
         total = n_chains * cycles

@@ -66,7 +66,7 @@ class IndependentLaplace:
     """Independent Student proposals around each individual's posterior mode.
 
     Mode and covariance are those of a Laplace approximation; the tails of a
-    Student distribution with 5 degrees of freedom let a chain leave an
+    Student distribution with 4 degrees of freedom let a chain leave an
     inferior mode (Karimi, Lavielle and Moulines 2020, Comput. Statist. Data
     Anal. 141, 123-138, with a Gaussian in place of the Student).
     """
@@ -187,7 +187,7 @@ def _encode(moves: Sequence[Move], d: int) -> tuple[list[float], int, int]:
         elif move.code == _moves.BLOCK:
             normals, uniforms = d, 2
         elif move.code == _moves.LAPLACE:
-            normals, uniforms = d + _moves.STUDENT_DF, 1
+            normals, uniforms = d, 1 + _moves.STUDENT_DF // 2
         else:
             normals, uniforms = d, 1
         n_normal += move.sweeps * normals

@@ -17,8 +17,8 @@ from __future__ import annotations
 import numpy as np
 from numba import float64, int64, void
 
-from saem._borrow import as_matrix
-from saem._jit import helper, kernel
+from saem._borrow import as_matrix, segment
+from saem._jit import helper, kernel, routine
 from saem._linalg import cholesky, cholesky_inverse, cholesky_solve
 from saem._math import HALF_LOG_2PI, exp, expit, log, norm_cdf
 from saem._types import ACCUMULATE, LOG_LIK, MATRIX, MAXIMIZE, PRIOR, PROJECT, VECTOR
@@ -242,7 +242,7 @@ def accumulate(weight, y, latent, s):
     s[at + d * d] += weight * latent[d]
 
 
-@helper
+@routine
 def _generalised_least_squares(s1, omega_inverse, beta, beta_status, parameter, xtx):
     """Coefficients of random parameters given Omega (all free entries of B at once)."""
     p_x, d = s1.shape
@@ -276,7 +276,7 @@ def _generalised_least_squares(s1, omega_inverse, beta, beta_status, parameter, 
     return True
 
 
-@helper
+@routine
 def _update_omega(s1, s2, mu, xtx, omega, omega_status):
     """Second moment of phi - B' x in the pattern of Omega, above the floor."""
     p_x, d = s1.shape
@@ -349,6 +349,6 @@ def maximize(s, theta):
 
 
 @kernel(PROJECT)
-def project(s):
+def project(s, theta):
     """Make the residual statistic non-negative; Omega has its own floor."""
     s[s.size - 1] = max(s[s.size - 1], 0.0)
