@@ -10,14 +10,14 @@ from __future__ import annotations
 import numpy as np
 from numba import float64, int64, uint64, void
 
-from saem._borrow import as_matrix, borrow
-from saem._jit import helper, kernel
+from saem._borrow import borrow
+from saem._jit import kernel
 from saem._loop import start_of
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
-from saem.nlme._kernels import blocks, fitted, residual_sd, to_natural
+from saem.nlme._kernels import blocks, columns_of, fitted, residual_sd, to_natural
 from saem.random import stream
 
-__all__ = ["linearise_rows", "residual_sds", "visit_range"]
+__all__ = ["linearise_rows", "log_lik_of_records", "residual_sds", "visit_range"]
 
 
 @kernel(
@@ -47,13 +47,6 @@ def visit_range(
     own_work[0] = out.size  # the owner lives until here
 
 
-@helper
-def _columns_of(theta, y, n):
-    """Data columns of the structural model in an individual's record."""
-    p_x, n_columns = int(theta[2]), int(theta[4])
-    return as_matrix(y[p_x + 1 + n :], n_columns, n)
-
-
 @kernel(void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, INDEX, VECTOR, MATRIX))
 def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobian):
     """Predictions at phi and their derivatives by central differences in phi.
@@ -72,7 +65,7 @@ def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobia
     for i in range(phi.shape[0]):
         y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
         start, n = rows[i], rows[i + 1] - rows[i]
-        columns = _columns_of(theta, y, n)
+        columns = columns_of(y, int(theta[2]), int(theta[4]))
         for m in range(p):
             psi[m] = to_natural(transform[m], lower[m], upper[m], phi[i, m])
         structural(psi, columns, f[start : start + n])
@@ -100,3 +93,21 @@ def residual_sds(code, a, b, f, out):
     """Residual standard deviations of all rows."""
     for j in range(f.size):
         out[j] = residual_sd(code, a, b, f[j])
+
+
+@kernel(void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, int64, int64, int64, MATRIX))
+def log_lik_of_records(
+    kernels, values, offsets, theta, records, first, latent_size, work_size, out
+):
+    """Log p(y | draw) of all draws of the records of individuals first, first + 1, ..."""
+    functions = unpack(kernels)
+    own_work, own_latent = np.empty(max(1, work_size)), np.empty(latent_size)
+    work, latent = borrow(own_work), borrow(own_latent)
+    values, theta, records = borrow(values), borrow(theta), borrow(records)
+    width = 1 + latent_size
+    for r in range(out.shape[0]):
+        y = values[start_of(offsets, first + r) : start_of(offsets, first + r + 1)]
+        for m in range(out.shape[1]):
+            latent[:] = records[r, m * width + 1 : (m + 1) * width]
+            out[r, m] = functions.log_lik(functions.structural, theta, y, latent, work)
+    own_work[0] = own_latent.size  # the owners live until here

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from saem.inference.linearisation import Linearisation
     from saem.nlme.model import NLME
 
-__all__ = ["Information", "exact_information", "information", "linearised_information"]
+__all__ = [
+    "Information",
+    "exact_information",
+    "information",
+    "linearised_information",
+    "louis_information",
+]
 
 #: A variance below this part of its own standard error is taken for 0.
 _NEGLIGIBLE = 0.05
@@ -54,7 +60,7 @@ class Information:
     unidentified : tuple of str
         Parameters that take part in a direction without information.
     method : str
-        ``"linearised"`` or ``"exact"``.
+        ``"linearised"``, ``"Louis"`` or ``"exact"``.
     """
 
     param_names: tuple[str, ...]
@@ -191,6 +197,51 @@ def exact_information(
     return _conclude(model, matrix, model.natural_derivative(theta), boundary, "exact")
 
 
+def louis_information(
+    model: NLME, theta: Array, *, modes: Modes | None = None, n_threads: int | None = None
+) -> Information:
+    """Observed information at the maximum, as complete less missing information.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters, at the maximum of the likelihood.
+    modes : Modes, optional
+        Modes at theta, if they are known already.
+    n_threads : int, optional
+
+    Returns
+    -------
+    Information
+
+    Notes
+    -----
+    ``I = E[-d2 log f | y] - sum_i Var(d log f_i | y_i)`` (Louis 1982, JRSS B 44,
+    226-233), the posterior variances of the scores by quadrature, for up to
+    four random effects. The first term is the expected one.
+    """
+    from saem.inference.linearisation import linearise
+    from saem.inference.posterior import nodes_for, quadrature_records, scores, split
+
+    n_nodes = nodes_for(model.n_coords)
+    if n_nodes is None:
+        raise OptionError(
+            f"the missing information is computed by quadrature, which {model.n_coords} random "
+            "effects do not allow. Remedy: linearised_information."
+        )
+    lin = linearise(model, theta, modes=modes, n_threads=n_threads)
+    boundary = _boundary(model, theta, marginal_information(model, theta, lin))
+    matrix = complete_information(model, theta, lin)
+    for rows, records in quadrature_records(model, theta, n_nodes, n_threads):
+        weights, _ = split(model, records)
+        score = scores(model, theta, records, rows)
+        score -= np.einsum("im,imp->ip", weights, score)[:, None]
+        flat = score.reshape(-1, score.shape[-1])
+        matrix -= (weights.reshape(-1, 1) * flat).T @ flat
+    return _conclude(model, matrix, model.natural_derivative(theta), boundary, "Louis")
+
+
 def _hessian(function: Any, size: int, step: float) -> Array:
     """Hessian at 0 by central second differences."""
     hessian = np.empty((size, size))
@@ -298,6 +349,39 @@ def marginal_information(model: NLME, theta: Array, lin: Linearisation) -> Array
         for h, _, e in sigma:
             full = np.sum(slopes[c] * slopes[e] * inverse * (inverse - 2.0 * leverage))
             matrix[k, h] = 0.5 * (full + np.sum(pairs[c] * pairs[e]))
+    return matrix
+
+
+def complete_information(model: NLME, theta: Array, lin: Linearisation) -> Array:
+    """Expected information of the complete data, shape (n_params, n_params).
+
+    Closed form for the distribution of the random effects; for parameters without
+    random effect and residual parameters from the linearised predictions.
+    """
+    from saem.inference.linearisation import design_of
+
+    beta, omega, sigma = entries_of(model)
+    view = model.theta_spec.view(theta)
+    n, x = model.n_individuals, design_of(model)
+    inverse = np.linalg.inv(view["omega"])
+    position = view["position"].astype(int)
+    matrix = np.zeros((len(model.param_index),) * 2)
+    owner = np.repeat(np.arange(n), np.diff(lin.rows))
+    for k, j, a in beta:
+        for h, i, b in beta:
+            if position[a] >= 0 and position[b] >= 0:
+                weight = inverse[position[a], position[b]]
+                matrix[k, h] = weight * np.sum(x[:, j] * x[:, i])
+            elif position[a] < 0 and position[b] < 0:
+                slopes = lin.jacobian[:, a] * lin.jacobian[:, b] / lin.variance
+                matrix[k, h] = np.sum(slopes * x[owner, j] * x[owner, i])
+    products = inverse @ _symmetric_units(omega, model.n_coords)
+    at = [k for k, _, _ in omega]
+    matrix[np.ix_(at, at)] = 0.5 * n * np.einsum("aij,bji->ab", products, products)
+    slopes = variance_slopes(model, theta, lin)
+    for k, _, c in sigma:
+        for h, _, e in sigma:
+            matrix[k, h] = 0.5 * np.sum(slopes[c] * slopes[e] / lin.variance**2)
     return matrix
 
 
