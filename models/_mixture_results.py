@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,13 @@ from saem.results import Results
 from ._mixture_layout import param_scales
 from .gaussian_mixture import GaussianMixture
 
+if TYPE_CHECKING:
+    from saem.plots import MixturePlots
+
 __all__ = ["MixtureResults"]
+
+#: A variance within this factor of its floor counts as on the boundary.
+_AT_FLOOR = 10.0
 
 
 class MixtureResults(Results):
@@ -98,3 +104,33 @@ class MixtureResults(Results):
     def icl(self) -> float:
         """Integrated completed likelihood: BIC plus a penalty for overlap; smaller is better."""
         return self.model.icl(self.record.theta)
+
+    @property
+    def boundary(self) -> dict[str, str]:
+        """Variances at the floor `reg_covar`, and components that have lost their rows."""
+        model, found = self.model, {}
+        for name, value in self.params.items():
+            if str(name).startswith("weights") and value * model.n_individuals < 1.0:
+                found[str(name)] = "the component holds less than one row"
+        for name, value, scale in zip(
+            self.param_names, self.params.to_numpy(), self._interval_scales, strict=True
+        ):
+            if scale == "log" and value <= _AT_FLOOR * model.reg_covar:
+                found[name] = (
+                    f"the variance is at the floor reg_covar={model.reg_covar:g}; the component "
+                    "may have collapsed onto equal rows"
+                )
+        return found
+
+    @property
+    def plot(self) -> MixturePlots:
+        """Figures: ``convergence()`` and ``components()``."""
+        from saem.plots import MixturePlots
+
+        return MixturePlots(self)
+
+    def _sizes(self) -> list[tuple[str, str]]:
+        return [
+            ("No. of components", f"{self.model.n_components}"),
+            ("Covariances", self.model.covariance_type),
+        ]

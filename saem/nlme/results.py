@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from saem.nlme.model import NLME
-    from saem.plots import ResultPlots
+    from saem.plots import NLMEPlots
 
 __all__ = ["NLMEResults"]
 
@@ -88,7 +88,7 @@ class NLMEResults(Results):
         from saem.inference.likelihood import log_likelihood
 
         if method == "importance":
-            options.setdefault("seed", self.record.seed)
+            options = {"seed": self.record.seed, "modes": self._modes} | options
         found = log_likelihood(self.model, self.record.theta, method=method, **options)
         return LogLik(float(found.value), float(found.error), found.method)
 
@@ -354,6 +354,13 @@ class NLMEResults(Results):
         return frame.iloc[order]
 
     # -- what people look at -----------------------------------------------------
+
+    @property
+    def plot(self) -> NLMEPlots:
+        """Figures: ``convergence()``, ``individual_fits()``, ``residuals()``, ..."""
+        from saem.plots import NLMEPlots
+
+        return NLMEPlots(self)
 
     def _fixed(self) -> dict[str, float]:
         kept = {n: float(p.start) for n, p in self.model.parameters.items() if p.fixed}

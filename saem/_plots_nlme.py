@@ -1,0 +1,167 @@
+"""Figures of nonlinear mixed-effects fits; see `saem.plots.NLMEPlots`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saem import _draw
+from saem.contract import Array
+from saem.exceptions import OptionError, nearest
+from saem.plots import units_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from saem.nlme.results import NLMEResults
+
+__all__ = ["individual_fits", "observed_vs_predicted", "residuals"]
+
+_DATA = {"marker": "o", "ms": 3.2, "ls": "none", "mfc": "white", "color": "0.35", "mew": 0.9}
+_POINTS = {"marker": "o", "ms": 3.0, "ls": "none", "color": _draw.COLOURS[0], "alpha": 0.6}
+_GRID = 150
+
+
+def _axis_column(results: NLMEResults) -> str:
+    """Column over which individuals are drawn: time, or the first of the structural model."""
+    data, structural = results.model.individuals, results.model.structural
+    if "time" in data.columns or not structural.columns:
+        return "time" if "time" in data.columns else ""
+    varies = [c for c in structural.columns if np.ptp(data.columns[c]) > 0.0]
+    return varies[0] if varies else structural.columns[0]
+
+
+def _labels(results: NLMEResults, column: str) -> tuple[str, str]:
+    """Labels of the column and of the response, with units."""
+    data = results.model.individuals
+    units = units_of(data.subjects)
+    return (
+        _draw.label(data.names.get(column, column), units),
+        _draw.label(data.names["dv"], units),
+    )
+
+
+def individual_fits(results: NLMEResults, n: int, ids: Sequence[Any] | None, log: bool) -> Figure:
+    """Draw data and predictions of individuals; see `NLMEPlots.individual_fits`."""
+    data = results.model.individuals
+    column = _axis_column(results)
+    if not column:
+        raise OptionError("the structural model has no column to draw predictions over.")
+    chosen = list(range(min(n, data.n_individuals))) if ids is None else _places(data.ids, ids)
+    if not chosen:
+        raise OptionError(f"n={n!r} must be at least 1.")
+    size = min(4, len(chosen))
+    figure, axes = _draw.panels(len(chosen), n_columns=size, width=2.3, height=1.8, sharey=True)
+    for axis, i in zip(axes, chosen, strict=True):
+        rows = slice(data.offsets[i], data.offsets[i + 1])
+        places, columns = _grid(results, column, rows)
+        for psi, colour, style, name in (
+            (results._psi_population[i], _draw.COLOURS[1], "--", "population"),
+            (results._psi_modes[i], _draw.COLOURS[0], "-", "individual"),
+        ):
+            predicted = results.model.structural.predict(psi, columns)
+            if log:
+                predicted[predicted <= 0.0] = np.nan
+            axis.plot(places, predicted, color=colour, ls=style, lw=1.2, label=name)
+        axis.plot(data.columns[column][rows], data.dv[rows], label="observed", **_DATA)
+        _draw.title(axis, f"{data.names['id']} {data.ids[i]}")
+        if log:
+            axis.set_yscale("log")
+    xlabel, ylabel = _labels(results, column)
+    _draw.outer_labels(axes, xlabel, ylabel)
+    _draw.legend_below(figure, axes)
+    return figure
+
+
+def _places(known: list[Any], ids: Sequence[Any]) -> list[int]:
+    index = {value: i for i, value in enumerate(known)}
+    for value in ids:
+        if value not in index:
+            close = nearest(str(value), known)
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            raise OptionError(f"id {value!r} is not in the data.{hint}")
+    return [index[value] for value in ids]
+
+
+def _grid(results: NLMEResults, column: str, rows: slice) -> tuple[Array, Array]:
+    """Places of the curve and the columns there: fine where the other columns are constant."""
+    data, structural = results.model.individuals, results.model.structural
+    own = np.array([data.columns[c][rows] for c in structural.columns])
+    places = data.columns[column][rows]
+    others = [j for j, c in enumerate(structural.columns) if c != column]
+    if column in structural.columns and all(np.ptp(own[j]) == 0.0 for j in others):
+        low = min(0.0, places.min()) if column == "time" else places.min()
+        fine = np.unique(np.concatenate([np.linspace(low, places.max(), _GRID), places]))
+        columns = np.repeat(own[:, :1], fine.size, axis=1)
+        columns[structural.columns.index(column)] = fine
+        return fine, columns
+    order = np.argsort(places, kind="stable")
+    return places[order], own[:, order]
+
+
+def observed_vs_predicted(results: NLMEResults, log: bool) -> Figure:
+    """Draw responses against predictions; see `NLMEPlots.observed_vs_predicted`."""
+    frame = results.residuals()
+    observed = frame["dv"].to_numpy()
+    both = {name: frame[name].to_numpy() for name in ("population", "individual")}
+    figure, axes = _draw.panels(2, n_columns=2, width=3.2, height=3.2, sharey=True)
+    everything = np.concatenate([observed, *both.values()])
+    if log:
+        everything = everything[everything > 0.0]
+    ends = np.array([everything.min(), everything.max()])
+    for axis, (name, predicted) in zip(axes, both.items(), strict=True):
+        axis.axline((ends[0], ends[0]), (ends[1], ends[1]), color="0.4", lw=0.9)
+        axis.plot(predicted, observed, **_POINTS)
+        _draw.title(axis, f"{name} predictions")
+        if log:
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+    margin = (ends[1] - ends[0]) * 0.04
+    limits = (ends[0] / 1.15, ends[1] * 1.15) if log else (ends[0] - margin, ends[1] + margin)
+    axes[0].set_xlim(limits)
+    axes[0].set_ylim(limits)
+    response = _labels(results, _axis_column(results))[1]
+    _draw.outer_labels(axes, f"predicted {response}", f"observed {response}")
+    return figure
+
+
+def residuals(results: NLMEResults) -> Figure:
+    """Draw weighted residuals; see `NLMEPlots.residuals`."""
+    frame = results.residuals()
+    data, column = results.model.individuals, _axis_column(results)
+    over = results._rows(data.columns[column]).to_numpy() if column else None
+    xlabel, response = _labels(results, column)
+    n_columns = 3 if over is not None else 2
+    figure, axes = _draw.panels(
+        2 * n_columns, n_columns=n_columns, width=2.9, height=2.3, sharex=False, sharey=True
+    )
+    for row, (name, predictor) in enumerate((("iwres", "individual"), ("cwres", "population"))):
+        values = frame[name].to_numpy()
+        own = axes[row * n_columns : (row + 1) * n_columns]
+        _scatter(own[0], frame[predictor].to_numpy(), values)
+        own[0].set_xlabel(f"{predictor} prediction of {response}", fontsize=8.5)
+        own[0].set_ylabel(name.upper(), fontsize=8.5)
+        if over is not None:
+            _scatter(own[1], over, values)
+            own[1].set_xlabel(xlabel, fontsize=8.5)
+        _quantiles(own[-1], values)
+    return figure
+
+
+def _scatter(axis: Axes, places: Array, values: Array) -> None:
+    for level, style in ((0.0, "-"), (-1.96, ":"), (1.96, ":")):
+        axis.axhline(level, color="0.4", lw=0.9, ls=style)
+    axis.plot(places, values, **_POINTS)
+
+
+def _quantiles(axis: Axes, values: Array) -> None:
+    """Sorted residuals against the quantiles of the standard normal."""
+    normal, n = NormalDist(), values.size
+    expected = [normal.inv_cdf((j + 0.5) / n) for j in range(n)]
+    axis.axline((0.0, 0.0), slope=1.0, color="0.4", lw=0.9)
+    axis.plot(expected, np.sort(values), **_POINTS)
+    axis.set_xlabel("quantiles of the standard normal", fontsize=8.5)
