@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,38 +153,20 @@ def write_outputs(
     list of str
         Names of the files.
     """
+    # First what marks the folder as ours, should the rest fail.
+    results.save(out / _FIT_FILE)
     results.to_frame().to_csv(out / "estimates.csv")
     individual_table(results).to_csv(out / "individuals.csv")
     results.trace.to_csv(out / "trace.csv", index=False)
-    results.save(out / _FIT_FILE)
     names = [*_TABLES, _FIT_FILE]
-    pictures: dict[str, bytes] = {}
-    if plots:
-        with _no_display():
-            from saem.report import draw_figures
+    from saem.report import draw_figures, write_report
 
-            pictures = draw_figures(results)
-        for name, png in pictures.items():
-            (out / f"{name}.png").write_bytes(png)
-            names.append(f"{name}.png")
-    from saem.report import write_report
-
+    pictures = draw_figures(results) if plots else {}
+    for name, png in pictures.items():
+        (out / f"{name}.png").write_bytes(png)
+        names.append(f"{name}.png")
     write_report(results, out / _REPORT, figures=pictures, **about)
     return [*names, _REPORT]
-
-
-@contextlib.contextmanager
-def _no_display() -> Iterator[None]:
-    """Let matplotlib draw into memory, whatever screens there are."""
-    before = os.environ.get("MPLBACKEND")
-    os.environ["MPLBACKEND"] = "agg"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MPLBACKEND"]
-        else:
-            os.environ["MPLBACKEND"] = before
 
 
 def individual_table(results: NLMEResults) -> pd.DataFrame:

@@ -280,29 +280,33 @@ def _guarded(command: Any, options: argparse.Namespace) -> int:
         code = int(command(options))
         sys.stdout.flush()
         return code
-    except UsageError as error:
-        _say(f"saem {options.command}: {error}\nSee saem {options.command} --help.")
-        code = USAGE
-    except SaemError as error:
-        # Ctrl-C before the first iteration reaches us as a fit that could not start.
-        early = "interrupted by the user" in str(error)
-        _say(f"saem {options.command}: {error}")
-        code = INTERRUPTED if early else ERROR
-    except KeyboardInterrupt:
-        _say(f"\nsaem {options.command}: interrupted")
-        code = INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has gone: nothing more to say to anybody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except OSError as error:
-        _say(f"saem {options.command}: {error.strerror}: {error.filename}")
-        code = ERROR
-    if options.debug:
-        import traceback
+    except (UsageError, SaemError, OSError, KeyboardInterrupt) as error:
+        if options.debug:
+            import traceback
 
-        traceback.print_exc()
-    return code
+            traceback.print_exc()
+        return _explain(error, options.command)
+
+
+def _explain(error: BaseException, command: str) -> int:
+    """Say what went wrong; return the exit code."""
+    if isinstance(error, UsageError):
+        _say(f"saem {command}: {error}\nSee saem {command} --help.")
+        return USAGE
+    if isinstance(error, KeyboardInterrupt):
+        _say(f"\nsaem {command}: interrupted")
+        return INTERRUPTED
+    if isinstance(error, SaemError):
+        _say(f"saem {command}: {error}")
+        # Ctrl-C before the first iteration reaches us as a fit that could not start.
+        return INTERRUPTED if "interrupted by the user" in str(error) else ERROR
+    assert isinstance(error, OSError)
+    _say(f"saem {command}: {f'{error.filename}: {error.strerror}' if error.strerror else error}")
+    return ERROR
 
 
 def _say(text: str) -> None:
