@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    formats: Mapping[str, Callable[[Any], str]] | None = None,
+) -> str:
     """Table with a head; columns of numbers stand to the right.
 
     Parameters
@@ -96,6 +100,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     head : sequence of str
     rows : iterable of sequence
         Text is escaped; numbers are rounded.
+    formats : mapping of str to callable, optional
+        Other ways than `number` to write the numbers of a column, by its head.
 
     Returns
     -------
@@ -110,25 +116,30 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = ['<div class="scroll"><table><thead><tr>']
     lines += [f"<th{k}>{escape(str(h))}</th>" for h, k in zip(head, kinds, strict=True)]
     lines += ["</tr></thead><tbody>"]
+    ways = [(formats or {}).get(h, number) for h in head]
     for row in kept:
-        cells = (f"<td{k}>{number(v)}</td>" for v, k in zip(row, kinds, strict=True))
+        cells = (f"<td{k}>{way(v)}</td>" for v, k, way in zip(row, kinds, ways, strict=True))
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return "\n".join([*lines, "</tbody></table></div>"])
 
 
-def frame_table(frame: pd.DataFrame) -> str:
+def frame_table(
+    frame: pd.DataFrame, formats: Mapping[str, Callable[[Any], str]] | None = None
+) -> str:
     """Table of a data frame, its index first.
 
     Parameters
     ----------
     frame : pandas.DataFrame
+    formats : mapping of str to callable, optional
+        As for `table`.
 
     Returns
     -------
     str
     """
     head = [str(frame.index.name or ""), *map(str, frame.columns)]
-    return table(head, ([_plain(v) for v in row] for row in frame.itertuples()))
+    return table(head, ([_plain(v) for v in row] for row in frame.itertuples()), formats)
 
 
 def _plain(value: Any) -> Any:

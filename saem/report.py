@@ -45,6 +45,7 @@ CAPTIONS = {
         "Weighted residuals. They should scatter around zero without trend, most of them between "
         "-2 and 2."
     ),
+    "components": "Data, coloured by their most probable component, and the fitted components.",
 }
 
 #: Individuals shown in a report; all of them stand in individuals.csv.
@@ -79,7 +80,6 @@ def draw_figures(results: Results, dpi: int = 100) -> dict[str, bytes]:
             continue
         figure = draw()
         buffer = io.BytesIO()
-        # The canvas that draws pixels, whatever the session shows figures with.
         figure.savefig(buffer, format="png", dpi=dpi)
         figures[name] = buffer.getvalue()
     return figures
@@ -125,7 +125,7 @@ def html_report(
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{_lead(results)}</p>',
         _verdict(results),
-        html.section("Estimates", html.frame_table(_estimates(results)), _legend(results)),
+        html.section("Estimates", _estimates(results), _legend(results)),
         html.section("Fit", html.facts(_statistics(results))),
         html.section("Model", *_model(model)),
         html.section("Data", *_data(model, data_source)),
@@ -178,7 +178,7 @@ def _verdict(results: Results) -> str:
     return f'<div class="note {"good" if good else "bad"}">{body}</div>'
 
 
-def _estimates(results: Results) -> Any:
+def _estimates(results: Results) -> str:
     """Parameter table with headings for readers; empty columns left out."""
     frame = results.to_frame()
     heads = {
@@ -191,7 +191,17 @@ def _estimates(results: Results) -> Any:
     }
     empty = [c for c in frame.columns if frame[c].isna().all() or (frame[c] == "").all()]
     frame = frame.drop(columns=empty).rename(columns=heads)
-    return frame
+    return html.frame_table(
+        frame, {"RSE %": _percent, "shrinkage %": _percent, "MC error": _two_digits}
+    )
+
+
+def _percent(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.1f}"
+
+
+def _two_digits(value: float) -> str:
+    return html.number(value, 2)
 
 
 def _legend(results: Results) -> str:
@@ -283,7 +293,9 @@ def _data(model: Any, source: str | None) -> list[str]:
     items.append(
         (
             "Observations of an individual",
-            f"{n_obs.min()} to {n_obs.max()}, median {np.median(n_obs):g}",
+            f"{n_obs.min()} to {n_obs.max()}, median {np.median(n_obs):g}"
+            if np.ptp(n_obs)
+            else f"{n_obs[0]} each",
         )
     )
     numbers = {"dv": individuals.dv} | dict(individuals.columns)
@@ -327,7 +339,7 @@ def _convergence(results: Results) -> list[tuple[str, Any]]:
             text = ", ".join(f"{k} {html.number(v, 3)}" for k, v in value.items())
             items.append((name.replace("_", " ").capitalize() + " of moves", text))
         else:
-            items.append((name.replace("_", " ").capitalize(), value))
+            items.append((name.removeprefix("n_").replace("_", " ").capitalize(), value))
     share = (results.mc_error / results.bse).replace([np.inf, -np.inf], np.nan).dropna()
     if results.is_deterministic:
         items.append(("Monte Carlo error", "none: the algorithm draws nothing"))
@@ -338,6 +350,8 @@ def _convergence(results: Results) -> list[tuple[str, Any]]:
                 f"at most {100 * share.max():.2g} % of the standard error ({share.idxmax()})",
             )
         )
+    else:
+        items.append(("Monte Carlo error", "not known"))
     if record.halvings or record.projections:
         items.append(
             ("Guarded steps", f"{record.halvings} halvings, {record.projections} projections")
