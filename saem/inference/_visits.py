@@ -147,5 +147,5 @@ def find_modes(
         work_size=_moves.work_size(0, 0, d, size) + laplace_work(d), n_threads=n_threads,
     )  # fmt: skip
     phi = memories[:, 2 * d : 3 * d].copy()
-    factor = memories[:, 3 * d : 3 * d + d * d].reshape(-1, d, d).copy()
+    factor = memories[:, 3 * d : 3 * d + d * d].reshape(len(memories), d, d).copy()
     return Modes(phi, factor, values)

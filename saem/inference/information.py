@@ -10,7 +10,7 @@ standard errors on the natural scale follow by the delta method.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +59,8 @@ class Information:
         Parameters at the edge of their range, without a standard error.
     unidentified : tuple of str
         Parameters that take part in a direction without information.
+    complete : ndarray of shape (n_params, n_params) or None
+        Information of the complete data on the estimation scale, where known.
     method : str
         ``"linearised"``, ``"Louis"`` or ``"exact"``.
     """
@@ -71,16 +73,22 @@ class Information:
     boundary: tuple[str, ...]
     unidentified: tuple[str, ...]
     method: str
+    complete: Array | None = None
 
     @property
     def bse(self) -> Array:
         """Standard errors on the natural scale, shape (n_params,)."""
-        return np.sqrt(np.diagonal(self.cov))
+        return _root_diagonal(self.cov)
 
     @property
     def bse_estimation(self) -> Array:
         """Standard errors on the estimation (Gaussian) scale, shape (n_params,)."""
-        return np.sqrt(np.diagonal(self.cov_estimation))
+        return _root_diagonal(self.cov_estimation)
+
+
+def _root_diagonal(matrix: Array) -> Array:
+    with np.errstate(invalid="ignore"):  # NaN where there is no standard error
+        return np.asarray(np.sqrt(np.diagonal(matrix)))
 
 
 def information(model: Model, theta: Array, **options: Any) -> Information:
@@ -145,10 +153,9 @@ def linearised_information(
 
     lin = linearise(model, theta, modes=modes, n_threads=n_threads)
     matrix = marginal_information(model, theta, lin)
-    return _conclude(
-        model, matrix, model.natural_derivative(theta), _boundary(model, theta, matrix),
-        "linearised",
-    )  # fmt: skip
+    boundary = _boundary(model, theta, matrix)
+    found = _conclude(model, matrix, model.natural_derivative(theta), boundary, "linearised")
+    return replace(found, complete=complete_information(model, theta, lin))
 
 
 def exact_information(
@@ -219,10 +226,11 @@ def louis_information(
     -----
     ``I = E[-d2 log f | y] - sum_i Var(d log f_i | y_i)`` (Louis 1982, JRSS B 44,
     226-233), the posterior variances of the scores by quadrature, for up to
-    four random effects. The first term is the expected one.
+    four random effects. The first term is the expected information where the model
+    is an exponential family, second differences elsewhere.
     """
     from saem.inference.linearisation import linearise
-    from saem.inference.posterior import nodes_for, quadrature_records, scores, split
+    from saem.inference.posterior import Curvature, nodes_for, quadrature_records, scores, split
 
     n_nodes = nodes_for(model.n_coords)
     if n_nodes is None:
@@ -232,14 +240,19 @@ def louis_information(
         )
     lin = linearise(model, theta, modes=modes, n_threads=n_threads)
     boundary = _boundary(model, theta, marginal_information(model, theta, lin))
-    matrix = complete_information(model, theta, lin)
+    complete = complete_information(model, theta, lin)
+    missing = np.zeros_like(complete)
+    curvature = Curvature(model, theta, complete)
     for rows, records in quadrature_records(model, theta, n_nodes, n_threads):
         weights, _ = split(model, records)
         score = scores(model, theta, records, rows)
         score -= np.einsum("im,imp->ip", weights, score)[:, None]
         flat = score.reshape(-1, score.shape[-1])
-        matrix -= (weights.reshape(-1, 1) * flat).T @ flat
-    return _conclude(model, matrix, model.natural_derivative(theta), boundary, "Louis")
+        missing += (weights.reshape(-1, 1) * flat).T @ flat
+        curvature.add(rows, records)
+    curvature.replace(complete)
+    found = _conclude(model, complete - missing, model.natural_derivative(theta), boundary, "Louis")
+    return replace(found, complete=complete)
 
 
 def _hessian(function: Any, size: int, step: float) -> Array:
@@ -431,7 +444,7 @@ def _conclude(
     free = np.flatnonzero(~np.asarray(boundary))
     covariance = np.full((size, size), np.nan)
     part = matrix[np.ix_(free, free)]
-    scale = np.sqrt(np.diagonal(part))
+    scale = np.sqrt(np.maximum(np.diagonal(part), 0.0))
     condition, unidentified = np.inf, _without_information([names[k] for k in free], scale)
     if free.size and not unidentified:
         scaled = part / np.outer(scale, scale)
@@ -447,8 +460,9 @@ def _conclude(
     if unidentified:
         warnings.warn(
             f"the data do not tell {' and '.join(unidentified)} apart: the information has no "
-            "inverse, so there are no standard errors. Remedy: fix one of these parameters "
-            "(fixed=True), or leave out a random effect or covariate among them.",
+            "positive definite inverse here, so there are no standard errors. Remedy: see whether "
+            "the fit has reached a maximum (its trace, other starts); if so, fix one of these "
+            "parameters (fixed=True), or leave out a random effect or covariate among them.",
             SaemWarning,
             stacklevel=4,
         )

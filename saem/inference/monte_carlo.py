@@ -22,6 +22,7 @@ well estimated from a few hundred iterations.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -116,14 +117,20 @@ def monte_carlo_covariance(
     free = np.flatnonzero(np.isfinite(np.diagonal(information.cov_estimation)))
     if not free.size:
         return unknown
-    complete = complete_information(model, theta, linearise(model, theta))[np.ix_(free, free)]
+    if information.complete is None:
+        lin = linearise(model, theta)
+        information = replace(information, complete=complete_information(model, theta, lin))
+    all_complete = np.asarray(information.complete)
+    complete = all_complete[np.ix_(free, free)]
     observed = information.matrix[np.ix_(free, free)]
     try:
         inverse = np.linalg.inv(complete)
     except np.linalg.LinAlgError:
         return unknown
     before = _estimation_path(model, record)[record.average_from : record.average_from + n]
-    noise = complete_score(model, theta, record.noise, record.numerical_noise)[:, free]
+    noise = complete_score(model, theta, record.noise, record.numerical_noise, all_complete)[
+        :, free
+    ]
     noise = noise - (before - model.estimation_vector(theta))[:, free] @ (complete - observed)
     variance = inverse @ long_run_variance(noise) @ inverse
     weights = _weights(inverse @ observed, gamma[1:], record.average_from)
@@ -178,7 +185,11 @@ def _estimation_path(model: NLME, record: FitRecord) -> Array:
 
 
 def complete_score(
-    model: NLME, theta: Array, statistics: Array, maximisers: Array | None = None
+    model: NLME,
+    theta: Array,
+    statistics: Array,
+    maximisers: Array | None = None,
+    complete: Array | None = None,
 ) -> Array:
     """Score of the complete data at theta, for given mean statistics.
 
@@ -198,6 +209,8 @@ def complete_score(
         Maximisers of the parameters without closed form, on their working scale
         (the logarithm, for residual parameters): their score is the distance
         to the maximum times the complete information.
+    complete : ndarray of shape (n_params, n_params), optional
+        Complete information, needed with `maximisers`.
 
     Returns
     -------
@@ -225,23 +238,22 @@ def complete_score(
     for k, _, c in sigma:
         scale = view["sigma"][c]
         score[:, k] = n * blocks["s3"][:, 0] / scale**3 - model.nobs / scale
-    if maximisers is not None:
-        _numerical_score(model, theta, maximisers, score)
+    if maximisers is not None and complete is not None:
+        _numerical_score(model, theta, maximisers, complete, score)
     return score
 
 
-def _numerical_score(model: NLME, theta: Array, maximisers: Array, score: Array) -> None:
+def _numerical_score(
+    model: NLME, theta: Array, maximisers: Array, complete: Array, score: Array
+) -> None:
     """Fill in the scores of parameters without closed form."""
-    from saem.inference.linearisation import linearise
-
     at = [model.param_index.index(entry) for entry in model.numerical_entries]
-    complete = complete_information(model, theta, linearise(model, theta))[np.ix_(at, at)]
     values = theta[model.numerical_entries]
     sigma = model.theta_spec.slices["sigma"]
     logged = [sigma.start <= entry < sigma.stop for entry in model.numerical_entries]
     scale = np.where(logged, values, 1.0)
     centre = np.where(logged, np.log(np.where(logged, values, 1.0)), values)
-    score[:, at] = (maximisers - centre) * scale @ complete
+    score[:, at] = (maximisers - centre) * scale @ complete[np.ix_(at, at)]
 
 
 def long_run_variance(noise: Array) -> Array:

@@ -75,9 +75,9 @@ def scores(model: NLME, theta: Array, records: Array, rows: slice) -> Array:
     ndarray of shape (n, m, n_params)
     """
     beta, omega, sigma = entries_of(model)
+    weights, latent = split(model, records)
     view = model.theta_spec.view(theta)
     d = model.n_coords
-    _, latent = split(model, records)
     x = design_of(model)[rows]
     random = view["parameter"].astype(int)
     places = {int(p): a for a, p in enumerate(random)}
@@ -98,15 +98,78 @@ def scores(model: NLME, theta: Array, records: Array, rows: slice) -> Array:
     for entry in model.numerical_entries:
         k = model.param_index.index(entry)
         step = 1e-5 * max(abs(theta[entry]), 1e-3)
-        sides = []
-        for sign in (1.0, -1.0):
-            shifted = theta.copy()
-            shifted[entry] += sign * step
-            out = np.empty(latent.shape[:2])
-            _kernels.log_lik_of_records(
-                model.kernels, model.values, model.offsets, shifted, records, rows.start,
-                model.latent_size, model.work_size, out,
-            )  # fmt: skip
-            sides.append(out)
-        score[:, :, k] = (sides[0] - sides[1]) / (2.0 * step)
+        up, down = (
+            _log_lik(model, _shifted(theta, (entry, sign * step)), records, rows)
+            for sign in (1.0, -1.0)
+        )
+        score[:, :, k] = (up - down) / (2.0 * step)
+    # Draws without weight may have no finite likelihood.
+    score[weights == 0.0] = 0.0
     return score
+
+
+def _shifted(theta: Array, *changes: tuple[int, float]) -> Array:
+    """Theta with numbers added to some of its entries."""
+    new = theta.copy()
+    for entry, change in changes:
+        new[entry] += change
+    return new
+
+
+def _log_lik(model: NLME, theta: Array, records: Array, rows: slice) -> Array:
+    """Log p(y | z) of every draw of the records, shape (n, m)."""
+    weights, _ = split(model, records)
+    out = np.empty(weights.shape)
+    _kernels.log_lik_of_records(
+        model.kernels, model.values, model.offsets, theta, records, rows.start,
+        model.latent_size, model.work_size, out,
+    )  # fmt: skip
+    return out
+
+
+class Curvature:
+    """Second differences of ``E[log p(y | z; nu)]`` by the parameters without closed form.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+    complete : ndarray of shape (n_params, n_params)
+        Expected information, for the steps: 0.01 of its standard errors.
+    """
+
+    def __init__(self, model: NLME, theta: Array, complete: Array) -> None:
+        self.model, self.theta = model, theta
+        self.entries = list(model.numerical_entries)
+        self.at = [model.param_index.index(entry) for entry in self.entries]
+        scale = np.sqrt(np.maximum(np.diagonal(complete)[self.at], 1e-300))
+        self.steps = np.minimum(0.01 / scale, 0.01 * np.maximum(np.abs(theta[self.entries]), 0.1))
+        self.matrix = np.zeros((len(self.at),) * 2)
+
+    def add(self, rows: slice, records: Array) -> None:
+        """Take in the records of some individuals."""
+        weights, _ = split(self.model, records)
+
+        def value(*changes: tuple[int, float]) -> float:
+            log_lik = _log_lik(self.model, _shifted(self.theta, *changes), records, rows)
+            return float(np.sum(weights * np.where(weights > 0.0, log_lik, 0.0)))
+
+        if not self.entries:
+            return
+        centre = value()
+        moves = list(zip(self.entries, self.steps, strict=True))
+        for a, (entry, step) in enumerate(moves):
+            second = value((entry, step)) - 2.0 * centre + value((entry, -step))
+            self.matrix[a, a] -= second / step**2
+            for b, (other, width) in enumerate(moves[:a]):
+                mixed = sum(
+                    i * j * value((entry, i * step), (other, j * width))
+                    for i in (1.0, -1.0)
+                    for j in (1.0, -1.0)
+                )
+                self.matrix[a, b] -= mixed / (4.0 * step * width)
+                self.matrix[b, a] = self.matrix[a, b]
+
+    def replace(self, complete: Array) -> None:
+        """Put the curvature in the place of the expected information."""
+        complete[np.ix_(self.at, self.at)] = self.matrix
