@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from saem.exceptions import SaemWarning
 
 if TYPE_CHECKING:
     from statsmodels.iolib.summary import Summary
@@ -30,14 +34,14 @@ def number(value: float, digits: int = 4) -> str:
         return "" if math.isnan(value) else f"{value:g}"
     if value == 0.0:
         return "0"
-    if 1e-3 <= abs(value) < 1e6:
+    if 1e-4 <= abs(value) < 1e6:
         decimals = digits - 1 - math.floor(math.log10(abs(value)))
         return f"{value:.{max(decimals, 0)}f}"
     return f"{value:.{digits - 1}e}"
 
 
 def build(results: Results, alpha: float) -> Summary:
-    """Build the summary of a fit.
+    """Build the summary of a fit; what would be warned of on the way stands at its foot.
 
     Parameters
     ----------
@@ -49,7 +53,12 @@ def build(results: Results, alpha: float) -> Summary:
     -------
     statsmodels.iolib.summary.Summary
     """
-    from statsmodels.iolib.summary import Summary
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SaemWarning)
+        return _build(results, alpha)
+
+
+def _build(results: Results, alpha: float) -> Summary:
     from statsmodels.iolib.table import SimpleTable
     from statsmodels.iolib.tableformatting import fmt_2cols, fmt_params
 
@@ -76,12 +85,28 @@ def build(results: Results, alpha: float) -> Summary:
     if spare:
         table = parameter_table(spare)
     width += spare
-    summary = Summary()
+    summary = _summary_class()()
     summary.tables = [head, _ended(results, width), table]
     found = results.warnings()
     if found:
         summary.add_extra_txt(_foot(found, width))
     return summary
+
+
+@cache
+def _summary_class() -> type[Summary]:
+    from statsmodels.iolib.summary import Summary
+
+    class FitSummary(Summary):
+        """Summary whose LaTeX keeps the tables apart: statsmodels joins only equal widths."""
+
+        def as_latex(self) -> str:
+            """LaTeX of the tables, one tabular each, and the warnings."""
+            tables = [table.as_latex_tabular() for table in self.tables]
+            notes = [*(self.extra_txt or "").splitlines()]
+            return "\n\n".join([*tables, *([" \\newline \n".join(notes)] if notes else [])])
+
+    return FitSummary
 
 
 def _width(table: Any) -> int:
@@ -126,7 +151,7 @@ def _left(results: Results) -> list[tuple[str, str]]:
 def _right(results: Results) -> list[tuple[str, str]]:
     seed = str(results.seed)
     lines = []
-    if np.all(np.isfinite(results.params.to_numpy())):
+    if results._finite:
         lines = [
             ("-2 log-likelihood:", f"{-2.0 * results.llf:.3f}"),
             ("  its MC error:", f"{2.0 * results.llf_error:.2g}" if results.llf_error else "none"),
@@ -196,8 +221,7 @@ def _foot(found: list[str], width: int) -> list[str]:
 def warnings_of(results: Results) -> list[str]:
     """What a reader must know before trusting the numbers."""
     record, found = results.record, []
-    finite = bool(np.all(np.isfinite(results.params.to_numpy())))
-    if not finite:
+    if not results._finite:
         bad = [str(n) for n, v in results.params.items() if not np.isfinite(v)]
         found.append(
             f"THE FIT FAILED: the estimates of {', '.join(bad)} are not finite ({record.reason}). "
@@ -209,9 +233,14 @@ def warnings_of(results: Results) -> list[str]:
             "errors and criteria hold at a maximum only."
         )
     found += [f"{name} is on a boundary: {why}." for name, why in results.boundary.items()]
-    if finite:
-        lost = results.bse.index[results.bse.isna()].difference(list(results.boundary))
-        if len(lost):
+    if results._finite:
+        if results._unidentified:
+            found.append(
+                f"The data do not tell {' and '.join(results._unidentified)} apart: the "
+                "information has no inverse, so there are no standard errors. Fix one of these "
+                "parameters, or leave out a random effect or covariate among them."
+            )
+        elif len(lost := results.bse.index[results.bse.isna()].difference(list(results.boundary))):
             found.append(
                 f"No standard error for {', '.join(map(str, lost))}: the information matrix is "
                 "singular there."

@@ -118,7 +118,19 @@ class Results:
 
     @cached_property
     def _cov(self) -> Array:
+        if not self._finite:
+            return np.full((len(self.param_names),) * 2, np.nan)
         return self._covariance()
+
+    @property
+    def _finite(self) -> bool:
+        """Whether all estimates are finite, so that anything can be said of them."""
+        return bool(np.all(np.isfinite(self.params.to_numpy())))
+
+    @property
+    def _unidentified(self) -> tuple[str, ...]:
+        """Parameters that the data do not tell apart."""
+        return ()
 
     def cov_params(self) -> pd.DataFrame:
         """Covariance matrix of the estimates, on the user's scale.
@@ -188,7 +200,8 @@ class Results:
 
         0 for an algorithm without draws, NaN where it is not known.
         """
-        return self._series(self._monte_carlo(), "mc_error")
+        unknown = np.full(len(self.param_names), np.nan)
+        return self._series(self._monte_carlo() if self._finite else unknown, "mc_error")
 
     def _monte_carlo(self) -> Array:
         n = len(self.param_names)
@@ -262,7 +275,7 @@ class Results:
     @property
     def converged(self) -> bool:
         """Whether the fit ended as planned or by its rule, at finite estimates."""
-        return bool(self.record.converged and np.all(np.isfinite(self.params.to_numpy())))
+        return bool(self.record.converged and self._finite)
 
     @property
     def reason(self) -> str:

@@ -66,6 +66,8 @@ class NLMEResults(Results):
 
     def _intervals(self, z: float) -> Array:
         bounds = super()._intervals(z)
+        if not self._finite:
+            return bounds
         estimates = self.model.estimation_vector(self.record.theta)
         with np.errstate(invalid="ignore"):
             margin = z * np.sqrt(np.diag(self._information.cov_estimation))
@@ -139,29 +141,18 @@ class NLMEResults(Results):
     @property
     def boundary(self) -> dict[str, str]:
         """Variances and residual scales at their floor, and correlations of 1 or -1."""
-        found = {}
-        omega = self.omega
+        found = dict.fromkeys(self._information.boundary, "") if self._finite else {}
         for name, kind, value in zip(
             self.param_names, self.model.param_kind, self.params.to_numpy(), strict=True
         ):
-            if kind == "variance" and value <= _AT_FLOOR * _kernels.VARIANCE_FLOOR:
-                found[name] = (
-                    "the variance is estimated as 0; intervals and standard errors do not hold. "
-                    "Consider random=False for this parameter"
-                )
-            elif kind == "residual" and value <= _AT_FLOOR * _kernels.SIGMA_FLOOR:
-                found[name] = "the residual scale is estimated as 0"
-            elif kind == "covariance":
-                a, b = self._pair(name)
-                correlation = value / np.sqrt(omega.loc[a, a] * omega.loc[b, b])
-                if abs(correlation) > 0.999:
-                    found[name] = f"the correlation of {a} and {b} is {correlation:.4f}"
+            zero = {"variance": _kernels.VARIANCE_FLOOR, "residual": _kernels.SIGMA_FLOOR}
+            if name in found or value <= _AT_FLOOR * zero.get(kind, -np.inf):
+                found[name] = _why(kind, value)
         return found
 
-    def _pair(self, covariance: str) -> tuple[str, str]:
-        at = self.model.param_index[self.param_names.index(covariance)]
-        row, column = divmod(at - self.model.theta_spec.slices["omega"].start, self.model.n_coords)
-        return self.model.random_names[row], self.model.random_names[column]
+    @property
+    def _unidentified(self) -> tuple[str, ...]:
+        return tuple(self._information.unidentified) if self._finite else ()
 
     # -- individuals -------------------------------------------------------------
 
@@ -372,6 +363,8 @@ class NLMEResults(Results):
         return kept
 
     def _extra_columns(self) -> dict[str, dict[str, float]]:
+        if not self._finite:
+            return {"shrinkage_percent": {}}
         shrinkage = self.shrinkage
         return {"shrinkage_percent": {f"omega2_{n}": 100.0 * v for n, v in shrinkage.items()}}
 
@@ -392,3 +385,15 @@ class NLMEResults(Results):
         import pandas as pd
 
         return pd.DataFrame(values, index=self._index(), columns=names)
+
+
+def _why(kind: str, value: float) -> str:
+    """Words for an estimate on the boundary of its range."""
+    if kind == "variance":
+        return (
+            f"a variance of {value:.2g} cannot be told from 0; intervals and standard errors do "
+            "not hold. Consider random=False for this parameter"
+        )
+    if kind == "covariance":
+        return "the correlation is 1 or -1, or a variance is 0; consider leaving it out of omega"
+    return f"the residual scale of {value:.2g} cannot be told from 0"
