@@ -97,15 +97,24 @@ def kernel(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], A
     return decorate
 
 
-def helper(function: Callable[..., Any]) -> Any:
+def helper(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Compile a small function into the kernels that call it.
 
     It is inlined for certain: a call that passes many arrays (seven words each)
     costs more than the work of a small function.
+
+    Parameters
+    ----------
+    function : callable
+        The function, when used as a plain decorator.
+    **options
+        As for `kernel`, when used with arguments.
     """
+    if function is None:
+        return functools.partial(helper, **options)
     if config.DISABLE_JIT:
         return function
-    return numba.njit(forceinline=True, **_OPTIONS)(function)
+    return numba.njit(forceinline=True, **(_OPTIONS | options))(function)
 
 
 def routine(function: Callable[..., Any]) -> Any:

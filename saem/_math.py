@@ -17,6 +17,9 @@ __all__ = ["HALF_LOG_2PI", "exp", "expit", "log", "norm_cdf", "sincos_2pi"]
 
 HALF_LOG_2PI = 0.5 * np.log(2.0 * np.pi)
 
+#: Multiplications and additions may be fused: faster, and no less accurate here.
+_FUSED = {"contract"}
+
 # Adding 1.5 * 2**52 rounds to the nearest integer, which then stands in the low bits.
 _ROUND = 6755399441055744.0
 _LOG2_E = 1.4426950408889634
@@ -25,7 +28,7 @@ _LN2_HIGH = 6.93145751953125e-1
 _LN2_LOW = 1.42860682030941723212e-6
 
 
-@helper
+@helper(fastmath=_FUSED)
 def exp(x):
     """Exponential, within 2 units in the last place; inputs beyond +-708 saturate.
 
@@ -47,7 +50,7 @@ def exp(x):
     return mantissa * np.int64((bits + 1023) << 52).view(np.float64)
 
 
-@helper
+@helper(fastmath=_FUSED)
 def log(x):
     """Natural logarithm of a positive normal number, within 1 unit in the last place.
 
@@ -73,7 +76,7 @@ def log(x):
     )
 
 
-@helper
+@helper(fastmath=_FUSED)
 def sincos_2pi(u):
     """Sine and cosine of ``2 pi u`` for u in [0, 1], within 2e-16 absolute."""
     quarter = np.floor(4.0 * u + 0.5)

@@ -103,25 +103,30 @@ def uniform(key, position):
 def fill_normal(key, position, out):
     """Fill `out` with standard normal numbers; uses positions from `position` on.
 
-    Box and Muller (1958), in pairs, so that the loop vectorises. Returns the
-    first unused position.
+    Box and Muller (1958). Uniform numbers first, then their transforms: short
+    separate loops vectorise. Returns the first unused position.
     """
     pairs = out.size // 2
+    for p in range(2 * pairs):
+        out[p] = uniform(key, position + p)
     for p in range(pairs):
-        radius = np.sqrt(-2.0 * log(uniform(key, position + 2 * p)))
-        sine, cosine = sincos_2pi(uniform(key, position + 2 * p + 1))
-        out[2 * p] = radius * cosine
-        out[2 * p + 1] = radius * sine
-    if out.size % 2 == 1:
-        radius = np.sqrt(-2.0 * log(uniform(key, position + 2 * pairs)))
-        sine, cosine = sincos_2pi(uniform(key, position + 2 * pairs + 1))
-        out[out.size - 1] = radius * cosine
-    return position + out.size + out.size % 2
+        radius = np.sqrt(-2.0 * log(out[p]))
+        sine, cosine = sincos_2pi(out[pairs + p])
+        out[p] = radius * cosine
+        out[pairs + p] = radius * sine
+    at = position + 2 * pairs
+    if out.size == 2 * pairs:
+        return at
+    sine, cosine = sincos_2pi(uniform(key, at + 1))
+    out[out.size - 1] = np.sqrt(-2.0 * log(uniform(key, at))) * cosine
+    return at + 2
 
 
 @helper
 def fill_log_uniform(key, position, out):
     """Fill `out` with logarithms of uniform numbers; returns the next position."""
     for j in range(out.size):
-        out[j] = log(uniform(key, position + j))
+        out[j] = uniform(key, position + j)
+    for j in range(out.size):
+        out[j] = log(out[j])
     return position + out.size

@@ -26,6 +26,8 @@ PRIOR, COORDINATE, BLOCK, LAPLACE = 0, 1, 2, 3
 N_KINDS = 4
 #: Numbers in `settings` before the list of moves, and per move.
 HEADER, PER_MOVE = 9, 3
+#: Cycles whose random numbers are drawn at once: long loops vectorise, short ones do not.
+GROUP = 4
 #: Degrees of freedom of the Student proposal around the Laplace mode: with an even
 #: number the chi-square variate is a sum of logarithms of uniform numbers.
 STUDENT_DF = 4
@@ -38,7 +40,7 @@ def memory_size(n_chains: int, d: int, latent_size: int) -> int:
 
 def work_size(n_normal: int, n_uniform: int, d: int, latent_size: int) -> int:
     """Scratch numbers of the visitor, without the model's and Laplace's."""
-    return n_normal + n_uniform + 5 * d + 3 * d * d + 2 * latent_size
+    return GROUP * (n_normal + n_uniform) + 5 * d + 3 * d * d + 2 * latent_size
 
 
 @helper
@@ -105,7 +107,7 @@ def student_stretch(log_uniforms, at):
 def run_moves(
     kernels, theta, y, z, proposal, mean, chol, inverse, mode, factor, factor_inverse,
     scales, blocks, tried, accepted, coordinate_rate, block_rate, block_tries,
-    moves, normals, log_uniforms, u, log_lik, scratch,
+    moves, normals, log_uniforms, log_lik, scratch,
 ):  # fmt: skip
     """One cycle of moves of one chain; z is updated in place.
 
@@ -141,7 +143,7 @@ def run_moves(
                         first = min(d - 1, int(d * exp(log_uniforms[at_uniform])))
                         for drop in range(d - size):
                             eps[(first + drop) % d] = 0.0
-                    at_uniform += 1
+                        at_uniform += 1
                     copy(z, proposal)
                     shift_by(factor, step, eps, proposal)
                 else:
@@ -212,15 +214,15 @@ def visit_chains(kernels, theta, y, record, memory, settings, key, work):
     tried = segment(memory, at, N_KINDS)
     accepted = segment(memory, at + N_KINDS, N_KINDS)
 
-    normals = segment(work, 0, n_normal)
-    log_uniforms = segment(work, n_normal, n_uniform)
-    at = n_normal + n_uniform
+    group = min(GROUP, cycles)
+    normals = segment(work, 0, group * n_normal)
+    log_uniforms = segment(work, GROUP * n_normal, group * n_uniform)
+    at = GROUP * (n_normal + n_uniform)
     mean = segment(work, at, d)
-    u = segment(work, at + d, d)
-    coordinate_rate = segment(work, at + 2 * d, d)
-    block_rate = segment(work, at + 3 * d, d)
-    block_tries = segment(work, at + 4 * d, d)
-    at += 5 * d
+    coordinate_rate = segment(work, at + d, d)
+    block_rate = segment(work, at + 2 * d, d)
+    block_tries = segment(work, at + 3 * d, d)
+    at += 4 * d
     chol = as_matrix(segment(work, at, d * d), d, d)
     inverse = as_matrix(segment(work, at + d * d, d * d), d, d)
     factor_inverse = as_matrix(segment(work, at + 2 * d * d, d * d), d, d)
@@ -244,13 +246,16 @@ def visit_chains(kernels, theta, y, record, memory, settings, key, work):
         z = segment(memory, chain * latent_size, latent_size)
         log_lik = kernels.log_lik(kernels.structural, theta, y, z, scratch)
         for cycle in range(cycles):
-            sub = stream(key, chain, cycle)
-            position = fill_normal(sub, 0, normals)
-            fill_log_uniform(sub, position, log_uniforms)
+            at = cycle % group
+            if at == 0:
+                sub = stream(key, chain, cycle)
+                position = fill_normal(sub, 0, normals)
+                fill_log_uniform(sub, position, log_uniforms)
             log_lik = run_moves(
                 kernels, theta, y, z, proposal, mean, chol, inverse, mode, factor,
                 factor_inverse, scales, blocks, tried, accepted, coordinate_rate, block_rate,
-                block_tries, moves, normals, log_uniforms, u, log_lik, scratch,
+                block_tries, moves, segment(normals, at * n_normal, n_normal),
+                segment(log_uniforms, at * n_uniform, n_uniform), log_lik, scratch,
             )  # fmt: skip
             complete += weight * log_lik
             record[m * width] = weight

@@ -185,7 +185,7 @@ def _encode(moves: Sequence[Move], d: int) -> tuple[list[float], int, int]:
         if move.code == _moves.COORDINATE:
             normals, uniforms = d, d
         elif move.code == _moves.BLOCK:
-            normals, uniforms = d, 2
+            normals, uniforms = d, 2 if size < d else 1
         elif move.code == _moves.LAPLACE:
             normals, uniforms = d, 1 + _moves.STUDENT_DF // 2
         else:

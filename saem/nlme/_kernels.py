@@ -15,7 +15,7 @@ A latent draw holds the d random coordinates of phi and the residual statistic.
 from __future__ import annotations
 
 import numpy as np
-from numba import float64, int64, void
+from numba import void
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel, routine
@@ -128,12 +128,33 @@ def fitted(code, f):
     return f
 
 
-@kernel(
-    void(int64, float64, float64, VECTOR, VECTOR, VECTOR),
-    fastmath={"reassoc", "contract"},
-)
-def log_density(code, a, b, dv, predicted, out):
-    """Log density of the responses given predictions; out = (value, residual statistic).
+@helper(fastmath={"reassoc", "contract"})
+def sum_log(f):
+    """Sum of ``log |f_j|``, floored: one logarithm for every sixteen factors.
+
+    A product of sixteen leaves the range of floating point only for values
+    around 1e19; then the logarithms are taken one by one.
+    """
+    n = f.size
+    total = 0.0
+    j = 0
+    while j < n:
+        last = min(n, j + 16)
+        product = 1.0
+        for i in range(j, last):
+            product *= max(abs(f[i]), PREDICTION_FLOOR)
+        if product < 1e300:
+            total += log(product)
+        else:
+            for i in range(j, last):
+                total += np.log(max(abs(f[i]), PREDICTION_FLOOR))
+        j = last
+    return total
+
+
+@helper(fastmath={"reassoc", "contract"})
+def log_density(code, a, b, dv, predicted):
+    """Log density of the responses given predictions, and the residual statistic.
 
     Without the constant ``-n log(2 pi) / 2`` and the Jacobian of transformed
     responses, which stand in the data record. Sums may be reordered.
@@ -148,11 +169,9 @@ def log_density(code, a, b, dv, predicted, out):
         total = -n * log(a) - 0.5 * square / (a * a)
     elif code == PROPORTIONAL:
         for j in range(n):
-            f = max(abs(predicted[j]), PREDICTION_FLOOR)
-            r = (dv[j] - predicted[j]) / f
+            r = (dv[j] - predicted[j]) / max(abs(predicted[j]), PREDICTION_FLOOR)
             square += r * r
-            total -= log(f)
-        total += -n * log(b) - 0.5 * square / (b * b)
+        total = -n * log(b) - 0.5 * square / (b * b) - sum_log(predicted)
     elif code == EXPONENTIAL:
         for j in range(n):
             r = dv[j] - fitted(code, predicted[j])
@@ -163,8 +182,7 @@ def log_density(code, a, b, dv, predicted, out):
             g = residual_sd(code, a, b, predicted[j])
             r = (dv[j] - predicted[j]) / g
             total -= log(g) + 0.5 * r * r
-    out[0] = total
-    out[1] = square
+    return total, square
 
 
 @helper
@@ -186,6 +204,13 @@ def natural(theta, y, z, psi):
         psi[m] = to_natural(theta[at + m], theta[at + p + m], theta[at + 2 * p + m], phi)
 
 
+@helper
+def columns_of(y, p_x, n_columns):
+    """Data columns of the structural model in a record."""
+    n = (y.size - p_x - 1) // (1 + n_columns)
+    return as_matrix(segment(y, p_x + 1 + n, n_columns * n), n_columns, n)
+
+
 @kernel(LOG_LIK)
 def log_lik(structural, theta, y, latent, work):
     """Log density of an individual's responses given its draw; fills the residual statistic."""
@@ -204,9 +229,9 @@ def log_lik(structural, theta, y, latent, work):
     predicted = work[p + 2 : p + 2 + n]
     natural(theta, y, latent, psi)
     structural(psi, columns, predicted)
-    log_density(code, theta[sigma_at], theta[sigma_at + 1], dv, predicted, out)
-    latent[d] = out[1]
-    return y[p_x] + out[0]
+    a, b = theta[sigma_at], theta[sigma_at + 1]
+    value, latent[d] = log_density(code, a, b, dv, predicted)
+    return y[p_x] + value
 
 
 @kernel(PRIOR)

@@ -54,7 +54,7 @@ class LibraryModel:
     meaning: str
 
 
-@helper
+@helper(fastmath={"contract"})
 def _washed(rate: float, inverse: float, t: float) -> float:
     """Stable ``(1 - exp(-rate t)) / rate`` for rate t >= 0, given ``inverse = 1 / rate``.
 
@@ -68,7 +68,7 @@ def _washed(rate: float, inverse: float, t: float) -> float:
     return series if x < 0.00390625 else direct
 
 
-@helper
+@helper(fastmath={"contract"})
 def _oral(ka: float, k: float, scale: float, time: Array, amt: Array, out: Array) -> None:
     """One compartment, first-order absorption; ``scale`` is ka / V.
 

@@ -17,7 +17,7 @@ from numba import njit
 import saem
 from saem.engine import Run
 
-REPEATS = 7
+REPEATS = 15
 
 
 def thousand_subjects(seed: int = 0) -> saem.NLME:
