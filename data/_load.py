@@ -71,8 +71,8 @@ def list_datasets() -> pd.DataFrame:
     Examples
     --------
     >>> import saem
-    >>> saem.datasets.list().loc[0, ["name", "individuals"]].tolist()
-    ['theophylline', 12]
+    >>> saem.datasets.list()["name"].tolist()[:2]
+    ['theophylline', 'orange']
     """
     import pandas as pd
 
