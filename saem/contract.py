@@ -64,6 +64,8 @@ class Model(ABC):
         many records at once).
     param_names : list of str
         Names of the free parameters, in the order of `params_of`.
+    maximize_errors : dict of int to str
+        Meaning of the codes that `maximize` returns.
     """
 
     name: ClassVar[str]
@@ -79,6 +81,7 @@ class Model(ABC):
     n_coords: int = 0
     work_size: int = 0
     param_names: list[str]
+    maximize_errors: ClassVar[dict[int, str]] = {}
 
     @abstractmethod
     def start(self, rng: np.random.Generator) -> Array:

@@ -218,11 +218,7 @@ def _watch(run: Run, watchers: list[Callback], epochs: float) -> FitRecord:
     try:
         for snapshot in iterate(run):
             if not np.all(np.isfinite(snapshot.theta)) or run.status != 0:
-                reason = (
-                    f"the parameters were no longer finite after iteration {snapshot.k}"
-                    if run.status == 0
-                    else f"the M-step failed with code {run.status} at iteration {snapshot.k}"
-                )
+                reason = _failure(run, snapshot.k)
                 break
             last = snapshot
             averages.add(snapshot)
@@ -277,6 +273,14 @@ def _watch(run: Run, watchers: list[Callback], epochs: float) -> FitRecord:
         average_from=algorithm.average_from,
         version=_version(),
     )
+
+
+def _failure(run: Run, k: int) -> str:
+    """Why a run had to stop at iteration k."""
+    if run.status == 0:
+        return f"the parameters were no longer finite after iteration {k}"
+    meaning = run.model.maximize_errors.get(run.status, f"code {run.status}")
+    return f"the M-step failed at iteration {k}: {meaning}"
 
 
 def history_start(history: Trace, model: Model, run: Run) -> None:

@@ -84,11 +84,20 @@ class _Batched(Proxy):
 
 @dataclass(frozen=True)
 class MiniBatch(_Batched):
-    """Mean statistic of a batch: online EM (Cappe and Moulines 2009, JRSS B 71, 593-613)."""
+    """Mean statistic of a batch: online EM (Cappe and Moulines 2009, JRSS B 71, 593-613).
+
+    Started from the statistic of a full pass: that of one individual need not
+    belong to any parameters.
+    """
 
     name: ClassVar[str] = "mini-batch"
     remembers: ClassVar[bool] = False
     code: ClassVar[int] = MINI_BATCH
+
+    def start(self, run: Run) -> None:
+        """Take the first step from everybody."""
+        run.move(run.full_pass(run.k))
+        run.k += 1
 
     def step(self, run: Run) -> int:
         """Run one pass of batches."""

@@ -76,6 +76,11 @@ class NLME(Model):
     """
 
     name: ClassVar[str] = "NLME"
+    maximize_errors: ClassVar[dict[int, str]] = {
+        1: "a statistic is not finite; a draw has an infinite or undefined prediction",
+        2: "the residual sum of squares is negative",
+        3: "the equations of the covariate coefficients are singular",
+    }
 
     def __init__(
         self,
