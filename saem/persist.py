@@ -230,7 +230,9 @@ def _pack_record(record: FitRecord, arrays: Arrays) -> dict[str, Any]:
 
 def _unpack_record(values: dict[str, Any], arrays: _Arrays) -> FitRecord:
     found = {name: unplain(values[name]) for name in _RECORD_VALUES}
-    found |= {name: arrays[name] if name in arrays.names else None for name in _RECORD_ARRAYS}
+    for name in _RECORD_ARRAYS:
+        required = name in ("theta", "theta_start", "s")
+        found[name] = arrays[name] if required or name in arrays.names else None
     history = Trace(
         **{name: arrays[f"history/{name}"].tolist() for name in _HISTORY},
         params=list(arrays["history/params"]),
