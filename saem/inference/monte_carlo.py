@@ -261,7 +261,8 @@ def long_run_variance(noise: Array) -> Array:
 
     Newey and West's estimate (1987, Econometrica 55, 703-708) of what a first-order
     autoregression of every coordinate leaves over (prewhitening, Andrews and
-    Monahan 1992, Econometrica 60, 953-966); positive semi-definite.
+    Monahan 1992, Econometrica 60, 953-966); positive semi-definite, and nowhere
+    on the diagonal below the plain variance.
 
     Parameters
     ----------
@@ -282,4 +283,8 @@ def long_run_variance(noise: Array) -> Array:
         product = rest[lag:].T @ rest[:-lag]
         total += (1.0 - lag / (lags + 1.0)) * (product + product.T)
     recolour = 1.0 / (1.0 - slope)
-    return np.asarray(total / (n - 1.0) * np.outer(recolour, recolour))
+    variance = total / (n - 1.0) * np.outer(recolour, recolour)
+    # Reversible chains are not negatively correlated: less than the variance is chance.
+    ratio = np.square(centred).mean(axis=0) / np.maximum(np.diagonal(variance), 1e-300)
+    lift = np.sqrt(np.maximum(ratio, 1.0))
+    return np.asarray(variance * np.outer(lift, lift))
