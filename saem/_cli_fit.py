@@ -185,6 +185,10 @@ def individual_table(results: NLMEResults) -> pd.DataFrame:
     """
     import pandas as pd
 
-    kinds = ("mode", "mean", "sd")
-    tables = [results.individual(kind).add_suffix(f"_{kind}") for kind in kinds]
-    return pd.concat([*tables, results.random_effects.add_prefix("eta_")], axis=1)
+    tables = [
+        results.individual("mode").add_suffix("_mode"),
+        results.individual("mean").add_suffix("_mean"),
+        results.individual("sd").add_suffix("_sd"),
+        results.random_effects.add_prefix("eta_"),
+    ]
+    return pd.concat(tables, axis=1)

@@ -65,8 +65,9 @@ def _caches(say: Callable[[str], Any]) -> bool:
         return False
     from saem.nlme import _kernels
 
-    cache = getattr(_kernels.log_lik, "_cache", None)
-    folder = Path(cache.cache_path) if getattr(cache, "cache_path", None) else None
+    cache: Any = getattr(_kernels.log_lik, "_cache", None)
+    place = getattr(cache, "cache_path", None)
+    folder = Path(place) if place else None
     if folder is None or not _writable(folder):
         say(
             f"Compiler cache: {folder or 'none'} cannot be written; every process compiles anew "

@@ -74,6 +74,7 @@ def number(value: Any, digits: int = 4) -> str:
     if isinstance(value, int | np.integer):
         return str(value)
     if isinstance(value, float | np.floating):
+        value = float(value)
         if not np.isfinite(value):
             return "–" if np.isnan(value) else escape(str(value))
         # All digits before the point, and so many after it as are significant.

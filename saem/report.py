@@ -312,15 +312,15 @@ def _data(model: Any, source: str | None) -> list[str]:
     parts = [html.facts(items), html.table(["role", "column", "least", "median", "largest"], rows)]
     subjects = individuals.subjects
     if subjects.shape[1]:
-        rows = []
+        spans = []
         for name in subjects:
             values = subjects[name]
             if values.dtype.kind in "iuf":
                 text = f"{values.min():g} to {values.max():g}, median {values.median():g}"
             else:
                 text = ", ".join(f"{k}: {v}" for k, v in values.value_counts().items())
-            rows.append((str(name), text))
-        parts += ["<h3>Covariates, over individuals</h3>", html.facts(rows)]
+            spans.append((str(name), text))
+        parts += ["<h3>Covariates, over individuals</h3>", html.facts(spans)]
     return parts
 
 
