@@ -108,7 +108,7 @@ def _pack_label(label: Hashable) -> Any:
     if isinstance(label, tuple):
         return {"tuple": [_pack_label(part) for part in label]}
     value = plain(label)
-    if isinstance(value, str) and not isinstance(label, str):
+    if isinstance(value, str) and not isinstance(label, str | np.str_):
         raise DataError(
             f"column label {label!r} is a {type(label).__name__}, which a fit file cannot hold. "
             "Remedy: name columns by text or numbers."
@@ -119,7 +119,7 @@ def _pack_label(label: Hashable) -> Any:
 def _unpack_label(label: Any) -> Hashable:
     if isinstance(label, dict) and "tuple" in label:
         return tuple(_unpack_label(part) for part in label["tuple"])
-    return unplain(label)  # type: ignore[no-any-return]
+    return unplain(label)
 
 
 def _pack_column(series: pd.Series, name: str, arrays: Arrays) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _unpack_column(column: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     array = arrays[column["array"]]
     if kind == "category":
         categories = pd.Index(_unpack_column(column["categories"], arrays))
-        return pd.Categorical.from_codes(array, categories=categories, ordered=column["ordered"])  # type: ignore[call-overload]
+        return pd.Categorical.from_codes(array, categories=categories, ordered=column["ordered"])
     if kind == "time":
         return array.view(column["dtype"])
     if kind == "text":

@@ -21,8 +21,21 @@ if TYPE_CHECKING:
 
 __all__ = ["individual_fits", "observed_vs_predicted", "residuals"]
 
-_DATA = {"marker": "o", "ms": 3.2, "ls": "none", "mfc": "white", "color": "0.35", "mew": 0.9}
-_POINTS = {"marker": "o", "ms": 3.0, "ls": "none", "color": _draw.COLOURS[0], "alpha": 0.6}
+_DATA: dict[str, Any] = {
+    "marker": "o",
+    "ms": 3.2,
+    "ls": "none",
+    "mfc": "white",
+    "color": "0.35",
+    "mew": 0.9,
+}
+_POINTS: dict[str, Any] = {
+    "marker": "o",
+    "ms": 3.0,
+    "ls": "none",
+    "color": _draw.COLOURS[0],
+    "alpha": 0.6,
+}
 _GRID = 150
 
 

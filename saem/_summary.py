@@ -97,7 +97,7 @@ def _build(results: Results, alpha: float) -> Summary:
 def _summary_class() -> type[Summary]:
     from statsmodels.iolib.summary import Summary
 
-    class FitSummary(Summary):
+    class FitSummary(Summary):  # type: ignore[misc]
         """Summary whose LaTeX keeps the tables apart: statsmodels joins only equal widths."""
 
         def as_latex(self) -> str:
@@ -119,8 +119,8 @@ def _ended(results: Results, width: int) -> Any:
     from statsmodels.iolib.tableformatting import fmt_2cols
 
     lines = textwrap.wrap(results.reason, width - len("Ended by: ")) or [""]
-    formats = {"data_fmts": ["%s"], "data_aligns": "l", "stub_fmt": "%s", "stubs_align": "l"}
-    formats |= {"colwidths": None, "table_dec_above": None}
+    formats: dict[str, Any] = {"data_fmts": ["%s"], "data_aligns": "l"}
+    formats |= {"stub_fmt": "%s", "stubs_align": "l", "colwidths": None, "table_dec_above": None}
     return SimpleTable(
         [[line.ljust(width - len("Ended by: "))] for line in lines],
         stubs=["Ended by:", *[""] * (len(lines) - 1)],

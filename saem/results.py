@@ -343,8 +343,7 @@ class Results:
         for name, value in self._fixed().items():
             frame.loc[name, "estimate"] = value
             frame.loc[name, "status"] = "fixed"
-        frame.index.name = "parameter"
-        return frame
+        return frame.rename_axis("parameter")
 
     def warnings(self) -> list[str]:
         """What a reader must know before trusting the numbers; empty when all is well."""

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import saem
+from saem._persist_tables import pack_table, unpack_table
 from saem.exceptions import DataError, ModelError
 from saem.models.linear_mixed import LinearMixed, simulate
 from saem.persist import FORMAT_VERSION
@@ -196,6 +197,35 @@ def test_a_model_of_a_users_own_cannot_be_saved(theo_fit, path):
     with pytest.raises(ModelError, match="type Own cannot be saved"):
         other.save(path)
     assert not path.exists()
+
+
+def test_tables_of_many_types():
+    rows = pd.MultiIndex.from_arrays([[1, 1, 2], ["a", "b", "a"]], names=["one", None])
+    table = pd.DataFrame(
+        {
+            "text": ["x", "é", ""],
+            7: [1, 2, 3],
+            ("a", 2): [True, False, True],
+            "day": pd.to_datetime(["2020-01-01", "2021-02-03", "2022-03-04"]),
+            "mixed": pd.Series([1, "b", np.nan], dtype=object),
+            "level": pd.Categorical([3, 1, 3], categories=[3, 2, 1], ordered=True),
+            "nullable": pd.array([1, 2, 3], dtype="Int64"),
+        }
+    )
+    table.index = rows
+    table.attrs = {"units": {"x": "mg"}, "limit": float("inf"), "missing": None, "n": [1, (2,)]}
+    arrays = {}
+    description = json.loads(json.dumps(pack_table(table, "t", arrays), allow_nan=False))
+    again = unpack_table(description, arrays)
+    pd.testing.assert_frame_equal(again, table, check_exact=True)
+    assert again.attrs == table.attrs | {"n": [1, [2]]}
+
+
+def test_values_that_a_file_cannot_hold():
+    with pytest.raises(DataError, match=r"column 'x' holds \[1\] \(a list\)"):
+        pack_table(pd.DataFrame({"x": [[1]]}), "t", {})
+    with pytest.raises(DataError, match="is a Timestamp, which a fit file cannot hold"):
+        pack_table(pd.DataFrame({pd.Timestamp("2020-01-01"): [1]}), "t", {})
 
 
 # -- wrong files ---------------------------------------------------------------------

@@ -188,6 +188,11 @@ def test_to_frame_is_the_table(theo_fit):
     np.testing.assert_allclose(shrinkage, 100 * theo_fit.shrinkage)
 
 
+def test_table_leaves_other_answers_alone(theo_fit):
+    assert theo_fit.to_frame().index.name == "parameter"
+    assert theo_fit.params.index.name is None
+
+
 def test_fixed_parameters_are_listed(make_theo_model):
     parameters = {
         "ka": saem.LogNormal(1.5, fixed=True),
