@@ -47,7 +47,7 @@ _EXPORTS = {
 }
 _MODULES = ("datasets", "models", "plots", "schedules")
 
-__all__ = sorted([*_EXPORTS, *_MODULES, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_EXPORTS, *_MODULES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

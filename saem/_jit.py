@@ -58,8 +58,8 @@ def _fingerprint(source: str) -> tuple[int, int]:
 
 def _stamp(dispatcher: Any) -> None:
     """Make the dispatcher's cache depend on the helpers' source too."""
-    cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-    if hasattr(cache_file, "_source_stamp"):
+    cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if cache_file is not None and hasattr(cache_file, "_source_stamp"):
         cache_file._source_stamp = _fingerprint(dispatcher.py_func.__code__.co_filename)
 
 

@@ -111,7 +111,7 @@ def _damped_factor(hess, factor, trial):
     for a in range(d):
         scale = max(scale, abs(hess[a, a]))
     ridge = 0.0
-    for attempt in range(30):
+    for _ in range(30):
         for a in range(d):
             for b in range(d):
                 trial[a, b] = hess[a, b]
@@ -209,7 +209,7 @@ def laplace(kernels, theta, y, mean, chol, u, spread, z, work):
     step[:] = 0.1 * _STEP
     value = log_joint(kernels, theta, y, u, mean, chol, z, scratch)
     definite = False
-    for iteration in range(_MAX_NEWTON):
+    for _ in range(_MAX_NEWTON):
         if not np.isfinite(value):
             break
         if not _negative_hessian(
@@ -231,7 +231,7 @@ def laplace(kernels, theta, y, mean, chol, u, spread, z, work):
             length += move[a] * move[a]
         t = min(1.0, 3.0 / np.sqrt(length))
         improved = False
-        for halving in range(40):
+        for _ in range(40):
             for a in range(d):
                 shifted[a] = u[a] + t * move[a]
             candidate = log_joint(kernels, theta, y, shifted, mean, chol, z, scratch)

@@ -151,7 +151,7 @@ def move_guarded(functions, target, rho, gamma, fast, s, theta, counts):
     before = s.copy()
     step = gamma
     attempts = 6 if np.isfinite(before[0]) else 1
-    for attempt in range(attempts):
+    for _ in range(attempts):
         s[:] = before
         step_towards(fast, step, s)
         if functions.maximize(s, theta) == 0:
@@ -220,7 +220,6 @@ def advance(
     # The owners live until here, whatever the compiler thinks of them.
     own_work[0] = own_fresh.size
     return status
-
 
 
 @kernel(

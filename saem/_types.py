@@ -108,9 +108,7 @@ structref.define_boxing(VisitorType, Visitor)
 
 
 @kernel(KERNELS(*(FunctionType(sig) for _, sig in _FIELDS)))
-def _make_kernels(
-    structural, expect, log_lik, prior, draw, accumulate, maximize, project, block
-):
+def _make_kernels(structural, expect, log_lik, prior, draw, accumulate, maximize, project, block):
     fns = structref.new(KERNELS)
     fns.structural = structural
     fns.expect = expect

@@ -180,9 +180,7 @@ class MCEM(Algorithm):
         """Return the three parts."""
         estep = self.estep or MonteCarlo(moves=SAEM_MOVES)
         estep = replace(estep, n_draws=as_schedule(self.n_draws, "n_draws"))
-        return Combination(
-            self.name, estep, Full(), Constant(1.0), Constant(1.0), self.n_iter
-        )
+        return Combination(self.name, estep, Full(), Constant(1.0), Constant(1.0), self.n_iter)
 
 
 #: Moves of one cycle of SAEM; the reasons stand in `SAEM`.

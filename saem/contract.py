@@ -95,7 +95,7 @@ class Model(ABC):
     def results(self, record: Any) -> Results:
         """Wrap the record of a fit into the model's results."""
 
-    def check_theta(self, theta: Array) -> None:
+    def check_theta(self, theta: Array) -> None:  # noqa: B027 (a default, not a gap)
         """Raise `ModelError` if a starting theta is not admissible."""
 
     def record_of(self, i: int) -> Array:

@@ -1,7 +1,7 @@
 """The loop: every algorithm is an E-step, a proxy and two schedules run by this file.
 
-    target = proxy(E-step of some individuals)
-    S <- S + rho (target - S);   s <- s + gamma (S - s);   theta <- T(s)
+target = proxy(E-step of some individuals)
+S <- S + rho (target - S);   s <- s + gamma (S - s);   theta <- T(s)
 """
 
 from __future__ import annotations

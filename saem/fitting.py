@@ -224,9 +224,7 @@ def _watch(run: Run, watchers: list[Callback], epochs: float) -> FitRecord:
             averages.add(snapshot)
             params = model.params_of(snapshot.theta)
             _append(history, snapshot, params)
-            step = Step(
-                snapshot, params, model.param_names, algorithm.n_iter, model.n_individuals
-            )
+            step = Step(snapshot, params, model.param_names, algorithm.n_iter, model.n_individuals)
             asked = [text for w in watchers if (text := w.step(step))]
             if asked:
                 reason, converged = asked[0], True
@@ -339,8 +337,7 @@ def _reason_at_end(algorithm: Combination, run: Run) -> tuple[str, bool]:
     """Why a run ended that no rule stopped, and whether that is as planned."""
     if algorithm.tolerance is not None:
         return (
-            f"{algorithm.n_iter} iterations without meeting the tolerance "
-            f"{algorithm.tolerance:g}",
+            f"{algorithm.n_iter} iterations without meeting the tolerance {algorithm.tolerance:g}",
             False,
         )
     return f"all {algorithm.n_iter} iterations done", True

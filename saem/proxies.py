@@ -30,7 +30,7 @@ class Proxy(ABC):
     #: Whether the latent records of all individuals are remembered.
     remembers: ClassVar[bool]
 
-    def start(self, run: Run) -> None:
+    def start(self, run: Run) -> None:  # noqa: B027 (a default, not a gap)
         """Prepare before the first iteration; an initial pass goes here."""
 
     @abstractmethod

@@ -16,7 +16,7 @@ import numpy as np
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
-from saem._laplace import color, laplace, log_det, whiten
+from saem._laplace import color, laplace, whiten
 from saem._math import exp, log
 from saem._types import VISIT
 from saem.random import fill_log_uniform, fill_normal, stream
@@ -127,7 +127,7 @@ def run_moves(
         step = exp(blocks[size - 1]) if code == BLOCK else 1.0
         # log q(z) of the independent proposal, kept while z stays.
         density = student_log_density(z, mode, factor_inverse) if code == LAPLACE else 0.0
-        for sweep in range(sweeps):
+        for _ in range(sweeps):
             for a in range(parts):
                 eps = segment(normals, at_normal, used)
                 at_normal += used
@@ -300,7 +300,7 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     scales = memory[at : at + d]
     blocks = memory[at + d : at + 2 * d]
     mode = memory[at + 2 * d : at + 3 * d]
-    factor = as_matrix(memory[at + 3 * d:], d, d)
+    factor = as_matrix(memory[at + 3 * d :], d, d)
 
     mean = work[:d]
     u = work[d : 2 * d]

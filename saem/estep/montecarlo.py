@@ -237,9 +237,7 @@ class MonteCarlo(EStep):
     def bind(self, model: Model) -> BoundEStep:
         """Bind to a model: exact draws if it has them, else Markov chains."""
         if self.adaptation not in ("individual", "pooled"):
-            raise OptionError(
-                f"adaptation={self.adaptation!r} must be 'individual' or 'pooled'."
-            )
+            raise OptionError(f"adaptation={self.adaptation!r} must be 'individual' or 'pooled'.")
         if self.path < 1:
             raise OptionError(f"path={self.path!r} must be at least 1.")
         n_draws = as_schedule(1.0 if self.n_draws is None else self.n_draws, "n_draws")

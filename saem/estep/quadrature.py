@@ -22,6 +22,12 @@ __all__ = ["Quadrature"]
 _MAX_NODES = 20_000
 #: Posterior variances below this, in units of the prior's, are not adapted to.
 MIN_VARIANCE = 1e-14
+#: Rules tried for one integral, at most.
+_MAX_RULES = 4
+#: A rule fits where the posterior variances are within this factor of its own, and the
+#: posterior mean within this many of its standard deviations of its centre. The error of q
+#: nodes at a factor r falls like ``((r - 1) / (r + 1)) ** q``, here 4**-q.
+_LARGEST_FACTOR, _LARGEST_SHIFT = 1.67, 0.5
 
 
 @helper
@@ -83,6 +89,34 @@ def adapt(record, width, mean, chol, centre, spread, u, covariance):
     return cholesky(covariance, spread)
 
 
+@helper
+def fits(centre, spread, new_centre, new_spread, x, covariance):
+    """Whether a rule's centre and spread are about the posterior's, so that it is accurate.
+
+    Overwrites `x` and `covariance`, which are scratch.
+    """
+    d = centre.size
+    shift = 0.0
+    for a in range(d):
+        x[a] = new_centre[a] - centre[a]
+        for b in range(a):
+            x[a] -= spread[a, b] * x[b]
+        x[a] /= spread[a, a]
+        shift = max(shift, abs(x[a]))
+    good = shift < _LARGEST_SHIFT
+    # Rows of spread**-1 new_spread: their squared lengths are ratios of variances.
+    for a in range(d):
+        ratio = 0.0
+        for c in range(d):
+            value = new_spread[a, c] if c <= a else 0.0
+            for b in range(a):
+                value -= spread[a, b] * covariance[b, c]
+            covariance[a, c] = value / spread[a, a]
+            ratio += covariance[a, c] * covariance[a, c]
+        good = good and 1.0 / _LARGEST_FACTOR < ratio < _LARGEST_FACTOR
+    return good
+
+
 @kernel(VISIT)
 def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
     """Fill the record with the nodes and their posterior weights; returns log p(y).
@@ -93,7 +127,9 @@ def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
     Pierce 1994, Biometrika 81, 624-629). The first visit takes mode and
     curvature; later ones the posterior mean and covariance found at the visit
     before (Naylor and Smith 1982, Appl. Statist. 31, 214-225), which costs no
-    search and needs fewer nodes where the posterior is skewed.
+    search and needs fewer nodes where the posterior is skewed. Where the
+    parameters have moved so far that the old rule does not fit, it is found anew,
+    from the mode.
     """
     q = int(settings[0])
     d = int(settings[1])
@@ -114,15 +150,22 @@ def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
     z = work[at : at + latent_size]
     at += latent_size
     scratch = work[at:]
+    new_centre = scratch[:d]
+    new_spread = as_matrix(scratch[d:], d, d)
+    scratch = scratch[d + d * d :]
     adapted = memory[0] == 1.0
+    searched = False
     centre = memory[1 : 1 + d]
     spread = as_matrix(memory[1 + d :], d, d)
     kernels.prior(theta, y, mean, chol)
     width = 1 + latent_size
-    for attempt in range(3):
+    value = -np.inf
+    proper = False
+    for attempt in range(_MAX_RULES):
         if not adapted:
             centre[:] = 0.0
             laplace(kernels, theta, y, mean, chol, centre, spread, z, scratch)
+            adapted = searched = True
         largest = -np.inf
         for m in range(record.size // width):
             log_weight = node_of(m, q, nodes, log_weights, x)
@@ -132,18 +175,28 @@ def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
                     shift += spread[a, b] * x[b]
                 u[a] = centre[a] + np.sqrt(2.0) * shift
             node = record[m * width + 1 : (m + 1) * width]
-            value = log_weight + log_joint(kernels, theta, y, u, mean, chol, node, scratch)
-            record[m * width] = value
-            largest = max(largest, value)
-        if np.isfinite(largest):
+            term = log_weight + log_joint(kernels, theta, y, u, mean, chol, node, scratch)
+            record[m * width] = term
+            largest = max(largest, term)
+        # |sqrt(2) C| dx, and the prior's constant (2 pi)**(-d/2).
+        constant = log_det(spread) - 0.5 * d * np.log(np.pi)
+        value = constant + normalise(record, width, largest)
+        proper = np.isfinite(largest) and adapt(
+            record, width, mean, chol, new_centre, new_spread, u, covariance
+        )
+        if q <= 2:
+            proper = False
             break
-        # No node near the mass: once more, from the mode.
-        adapted = False
-    # |sqrt(2) C| dx, and the prior's constant (2 pi)**(-d/2).
-    constant = log_det(spread) - 0.5 * d * np.log(np.pi)
-    value = constant + normalise(record, width, largest)
-    proper = adapt(record, width, mean, chol, centre, spread, u, covariance)
-    memory[0] = 1.0 if proper and q > 2 else 0.0
+        good = proper and fits(centre, spread, new_centre, new_spread, x, covariance)
+        if not good and not searched:
+            adapted = False
+            continue
+        if proper and (good or attempt < _MAX_RULES - 1):
+            centre[:] = new_centre
+            spread[:, :] = new_spread
+        if good or not proper:
+            break
+    memory[0] = 1.0 if proper else 0.0
     return value
 
 
@@ -176,7 +229,7 @@ class Quadrature(EStep):
             )
         x, w = np.polynomial.hermite.hermgauss(self.n_nodes)
         settings = np.concatenate([[self.n_nodes, d, model.latent_size], x, np.log(w)])
-        work = 3 * d + 2 * d * d + model.latent_size + laplace_work(d)
+        work = 4 * d + 3 * d * d + model.latent_size + laplace_work(d)
         return BoundEStep(
             model,
             make_visitor(visit_quadrature),

@@ -20,8 +20,8 @@ from numba import void
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel, routine
 from saem._linalg import cholesky, cholesky_inverse, cholesky_solve
-from saem._math import HALF_LOG_2PI, exp, expit, log, norm_cdf
-from saem._types import ACCUMULATE, LOG_LIK, MATRIX, MAXIMIZE, PRIOR, PROJECT, VECTOR
+from saem._math import exp, expit, log, norm_cdf
+from saem._types import ACCUMULATE, LOG_LIK, MATRIX, MAXIMIZE, PRIOR, PROJECT
 from saem.statistics import Packed
 
 __all__ = ["accumulate", "log_lik", "maximize", "natural", "prior", "project", "theta_blocks"]
@@ -221,12 +221,10 @@ def log_lik(structural, theta, y, latent, work):
     n_columns = int(theta[4])
     sigma_at = int(theta[5])
     n = (y.size - p_x - 1) // (1 + n_columns)
-    start = p_x + 1
-    dv = y[start : start + n]
-    columns = as_matrix(y[start + n:], n_columns, n)
-    psi = work[:p]
-    out = work[p : p + 2]
-    predicted = work[p + 2 : p + 2 + n]
+    dv = segment(y, p_x + 1, n)
+    columns = columns_of(y, p_x, n_columns)
+    psi = segment(work, 0, p)
+    predicted = segment(work, p, n)
     natural(theta, y, latent, psi)
     structural(psi, columns, predicted)
     a, b = theta[sigma_at], theta[sigma_at + 1]
@@ -322,7 +320,7 @@ def _update_omega(s1, s2, mu, xtx, omega, omega_status):
 def factorise(omega, chol):
     """Cholesky factor of Omega; shrinks correlations where it is not positive definite."""
     d = omega.shape[0]
-    for attempt in range(60):
+    for _ in range(60):
         if cholesky(omega, chol):
             return
         for a in range(d):
@@ -350,7 +348,7 @@ def maximize(s, theta):
             return 1
     if d > 0:
         s1 = as_matrix(s, p_x, d)
-        s2 = as_matrix(s[p_x * d:], d, d)
+        s2 = as_matrix(s[p_x * d :], d, d)
         inverse = np.zeros((d, d))
         cholesky_inverse(chol, inverse)
         if not _generalised_least_squares(s1, inverse, beta, beta_status, parameter, xtx):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saem import _loop
 from saem.contract import Array
 
 if TYPE_CHECKING:

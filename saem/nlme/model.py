@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from saem._math import HALF_LOG_2PI
 from saem.contract import Array, Model
 from saem.exceptions import ModelError, Problems
 from saem.nlme import _kernels
@@ -345,7 +346,7 @@ def pack_records(
         stacked[c] = data.columns[name] if name in data.columns else defaults[name]
     for i in range(n):
         rows = slice(starts[i], starts[i + 1])
-        constant = -float(n_obs[i]) * _kernels.HALF_LOG_2PI
+        constant = -float(n_obs[i]) * HALF_LOG_2PI
         if logged:
             constant -= float(np.sum(response[rows]))
         at = offsets[i]
