@@ -7,12 +7,16 @@ sum gamma**2 < infinity hold by the checks made when it is built.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from saem.exceptions import OptionError
 
 __all__ = ["Constant", "Geometric", "Polynomial", "Schedule", "TwoPhase", "as_schedule"]
+
+#: Powers beyond this exponent of e count as infinite.
+_LARGEST_EXPONENT = 600.0
 
 
 @runtime_checkable
@@ -125,7 +129,10 @@ class Geometric:
 
     def __call__(self, k: int) -> float:
         """Value at iteration k."""
-        return min(self.limit, self.start * self.ratio ** min(k, 10_000))
+        exponent = k * math.log(self.ratio)
+        if exponent > _LARGEST_EXPONENT:  # the power itself would overflow
+            return self.limit
+        return min(self.limit, self.start * self.ratio**k)
 
 
 def as_schedule(value: float | Schedule, name: str) -> Schedule:
