@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from saem._borrow import as_matrix
-from saem._jit import helper, kernel
+from saem._jit import kernel
 from saem._laplace import log_det, whiten
-from saem._math import HALF_LOG_2PI
+from saem._math import HALF_LOG_2PI, exp, log
 from saem._types import VISIT
 from saem.random import fill_normal, stream
 
@@ -18,6 +18,8 @@ __all__ = ["HEADER", "record_size", "visit_importance", "work_size"]
 #: Numbers in a record before mean and covariance: log-likelihood, its error, effective
 #: sample size, standard deviation of one pair.
 HEADER = 4
+#: One pair in so many is drawn from the prior.
+PER_DEFENSIVE = 10
 
 
 def record_size(d: int) -> int:
@@ -30,23 +32,17 @@ def work_size(d: int, df: int, latent_size: int) -> int:
     return 2 * d + d * d + 2 * d + df + latent_size
 
 
-@helper
-def _log_weight(kernels, theta, y, z, mean, chol, constant, u, scratch):
-    """Log of p(y, z), with the prior's constant given; -inf where it is not a number."""
-    value = kernels.log_lik(kernels.structural, theta, y, z, scratch)
-    value += constant - 0.5 * whiten(z, mean, chol, u)
-    return value if value == value else -np.inf
-
-
 @kernel(VISIT)
 def visit_importance(kernels, theta, y, record, memory, settings, key, work):
-    """Estimate p(y) from antithetic pairs of Student draws around a centre.
+    """Estimate p(y) from antithetic pairs of draws around a centre.
 
-    With proposals ``z = c +- s F t``, t Student with df degrees of freedom,
-    weights ``w = p(y, z) / q(z)`` and the control variate ``v = N(z; c, F F') /
-    q(z)``, whose mean is 1 and which follows w closely where the posterior is
-    near that Gaussian, the estimate is ``mean(w) - b (mean(v) - 1)``, b the
-    regression coefficient over pairs.
+    Nine pairs of ten are ``z = c +- s F t``, t Student with df degrees of
+    freedom; the tenth is from the prior, so that weights ``w = p(y, z) / q(z)``, q the
+    mixture, are bounded and a second mode far from c is found (defensive
+    mixture, Hesterberg 1995, Technometrics 37, 185-194). With the control variate
+    ``v = N(z; c, F F') / q(z)``, whose mean is 1 and which follows w closely where
+    the posterior is near that Gaussian, the estimate is ``mean(w) - b (mean(v) -
+    1)``, b the regression coefficient over pairs.
 
     Parameters
     ----------
@@ -77,44 +73,45 @@ def visit_importance(kernels, theta, y, record, memory, settings, key, work):
 
     kernels.prior(theta, y, mean, chol)
     log_prior = -log_det(chol) - d * HALF_LOG_2PI
-    # Of the Student density of t and of the map from t to z.
-    log_q = math.lgamma(0.5 * (df + d)) - math.lgamma(0.5 * df) - 0.5 * d * np.log(df * np.pi)
-    log_scale = d * np.log(inflation)
-    log_map = log_det(factor) + log_scale
+    log_normal = -log_det(factor) - d * HALF_LOG_2PI
+    log_student = math.lgamma(0.5 * (df + d)) - math.lgamma(0.5 * df) - 0.5 * d * log(df * np.pi)
+    log_student -= log_det(factor) + d * log(inflation)
+    defensive = pairs // PER_DEFENSIVE
+    share = defensive / pairs
     key = stream(key, int(settings[4]), 0)
 
     level = -np.inf
     sum_w = sum_w2 = sum_p = sum_p2 = sum_v = sum_v2 = sum_pv = 0.0
     position = 0
-    for _ in range(pairs):
+    for pair in range(pairs):
         position = fill_normal(key, position, normals)
+        from_prior = pair < defensive
         chi2 = 0.0
         for a in range(df):
             chi2 += normals[d + a] * normals[d + a]
-        stretch = np.sqrt(df / chi2)
-        r2 = 0.0
-        for a in range(d):
-            normals[a] *= stretch
-            r2 += normals[a] * normals[a]
+        stretch = 1.0 if from_prior else inflation * np.sqrt(df / chi2)
         for a in range(d):
             shift[a] = 0.0
             for b in range(a + 1):
-                shift[a] += factor[a, b] * normals[b]
-            shift[a] *= inflation
-        log_density = log_q - 0.5 * (df + d) * np.log1p(r2 / df)
-        control = np.exp(
-            log_scale - d * HALF_LOG_2PI - 0.5 * inflation * inflation * r2 - log_density
-        )
+                entry = chol[a, b] if from_prior else factor[a, b]
+                shift[a] += stretch * entry * normals[b]
         both = 0.0
         square = 0.0
+        control = 0.0
         for sign in (1.0, -1.0):
             for a in range(d):
-                z[a] = centre[a] + sign * shift[a]
-            log_w = _log_weight(kernels, theta, y, z, mean, chol, log_prior, u, scratch)
-            log_w += log_map - log_density
+                z[a] = (mean[a] if from_prior else centre[a]) + sign * shift[a]
+            r2 = whiten(z, centre, factor, u)
+            prior = log_prior - 0.5 * whiten(z, mean, chol, u)
+            student = log_student - 0.5 * (df + d) * log(1.0 + r2 / (inflation * inflation * df))
+            # log q, without overflow; the share of the prior may be 0.
+            top = max(student, prior)
+            log_q = top + log((1.0 - share) * exp(student - top) + share * exp(prior - top))
+            control += 0.5 * exp(log_normal - 0.5 * r2 - log_q)
+            log_w = kernels.log_lik(kernels.structural, theta, y, z, scratch) + prior - log_q
             if log_w > level:
                 # Everything so far is put on the level of the largest weight.
-                change = np.exp(level - log_w)
+                change = np.exp(level - log_w)  # 0 at the first
                 level = log_w
                 sum_w *= change
                 sum_p *= change
@@ -127,13 +124,14 @@ def visit_importance(kernels, theta, y, record, memory, settings, key, work):
                     out_mean[a] *= change
                     for b in range(a + 1):
                         out_cov[a, b] *= change
-            w = np.exp(log_w - level) if np.isfinite(log_w) else 0.0
+            # A comparison with NaN is False: such a draw has no weight.
+            w = exp(log_w - level) if log_w > level - 700.0 else 0.0
             both += 0.5 * w
             square += w * w
             for a in range(d):
-                out_mean[a] += w * sign * shift[a]
+                out_mean[a] += w * (z[a] - centre[a])
                 for b in range(a + 1):
-                    out_cov[a, b] += w * shift[a] * shift[b]
+                    out_cov[a, b] += w * (z[a] - centre[a]) * (z[b] - centre[b])
         sum_w += 2.0 * both
         sum_w2 += square
         sum_p += both

@@ -8,16 +8,16 @@ stacked individual by individual; individual i has ``rows[i]:rows[i + 1]``.
 from __future__ import annotations
 
 import numpy as np
-from numba import float64, int64, uint64, void
+from numba import int64, uint64, void
 
 from saem._borrow import borrow
 from saem._jit import kernel
 from saem._loop import start_of
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
-from saem.nlme._kernels import blocks, columns_of, fitted, residual_sd, to_natural
+from saem.nlme._kernels import blocks, columns_of, fitted, to_natural
 from saem.random import stream
 
-__all__ = ["linearise_rows", "log_lik_of_records", "residual_sds", "visit_range"]
+__all__ = ["linearise_rows", "log_lik_of_records", "visit_range"]
 
 
 @kernel(
@@ -86,13 +86,6 @@ def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobia
                         jacobian[start + j, m] += value
             psi[m] = at
     own_psi[0] = own_shifted[0] = 0.0  # the owners live until here
-
-
-@kernel(void(int64, float64, float64, VECTOR, VECTOR))
-def residual_sds(code, a, b, f, out):
-    """Residual standard deviations of all rows."""
-    for j in range(f.size):
-        out[j] = residual_sd(code, a, b, f[j])
 
 
 @kernel(void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, int64, int64, int64, MATRIX))

@@ -57,7 +57,20 @@ class Conditional:
 def moments(
     model: NLME, theta: Array, *, seed: SeedLike = 0, n_threads: int | None = None
 ) -> tuple[Array, Array]:
-    """Posterior means and standard deviations on the natural scale; see `conditional`."""
+    """Posterior means and standard deviations on the natural scale; see `conditional`.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters.
+    seed : int, SeedSequence, Generator or None
+    n_threads : int, optional
+
+    Returns
+    -------
+    mean, sd : ndarray of shape (n_individuals, n_params)
+    """
     found = conditional(model, theta, seed=seed, n_threads=n_threads)
     return found.psi_mean, found.psi_sd
 

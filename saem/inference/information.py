@@ -96,6 +96,18 @@ def information(model: Model, theta: Array, **options: Any) -> Information:
 
     That of an NLME is `linearised_information`; a linear mixed model gives its
     own observed information.
+
+    Parameters
+    ----------
+    model : Model
+    theta : ndarray
+        Packed parameters.
+    **options
+        Of `linearised_information`.
+
+    Returns
+    -------
+    Information
     """
     if hasattr(model, "param_kind"):
         return linearised_information(model, theta, **options)  # type: ignore[arg-type]

@@ -107,7 +107,19 @@ def log_likelihood(model: Model, theta: Array, method: str = "auto", **options: 
 
 
 def exact(model: Model, theta: Array, *, n_threads: int | None = None) -> Likelihood:
-    """Log-likelihood in closed form, for models with an exact E-step."""
+    """Log-likelihood in closed form, for models with an exact E-step.
+
+    Parameters
+    ----------
+    model : Model
+    theta : ndarray
+        Packed parameters.
+    n_threads : int, optional
+
+    Returns
+    -------
+    Likelihood
+    """
     if "expect" not in model.capabilities:
         raise OptionError(
             f"{model.name} has no log-likelihood in closed form. Remedy: method='quadrature' for "
@@ -134,6 +146,13 @@ class QuadratureRule:
 
     The rule is centred by its first evaluation, near which it is to be used; a
     value does not depend on what else was evaluated.
+
+    Parameters
+    ----------
+    model : Model
+    n_nodes : int
+        Per random effect.
+    n_threads : int, optional
     """
 
     def __init__(self, model: Model, n_nodes: int, n_threads: int | None = None) -> None:
@@ -210,7 +229,9 @@ def quadrature(
     ``log p(y_i) = log sum_m w_m exp(|x_m|^2) p(y_i, c_i + 2^(1/2) F_i x_m) + log |2^(1/2)
     F_i|``, c_i and F_i first the mode and the factor of the Laplace covariance, then
     the moments of the posterior (Naylor and Smith 1982, Appl. Statist. 31, 214-225;
-    Pinheiro and Bates 1995, J. Comput. Graph. Statist. 4, 12-35).
+    Pinheiro and Bates 1995, J. Comput. Graph. Statist. 4, 12-35). The error is that of
+    one mode: a second one far away, as variances much wider than the estimates can
+    give an individual, is missed, where importance sampling finds it.
     """
     require_gaussian(model, "quadrature")
     n, d = model.n_individuals, model.n_coords
@@ -245,7 +266,7 @@ def quadrature(
         if left.size > n // 2:
             new = rule.contributions(theta, memories)[left]
         else:
-            new = np.array([rule.one(theta, i, memories) for i in left])
+            new = np.array([rule.one(theta, int(i), memories) for i in left])
         errors[left] = np.abs(new - values[left]) if k > 0 else np.inf
         values[left], points[left] = new, q**d
     return Likelihood(
@@ -293,10 +314,12 @@ def importance_sampling(
     Notes
     -----
     ``p(y_i) = E_q[p(y_i | phi) N(phi; mu_i, Omega) / q(phi)]``. A pilot run of 800
-    draws with q a Student distribution at the Laplace mode finds the posterior
+    draws, most of them from a Student distribution at the Laplace mode, finds the posterior
     mean and covariance; the proposals of the main run are centred there, with
     standard deviations 1.15 times as large (a skewed posterior has its mass
-    elsewhere than at its mode). Draws come in antithetic pairs, and the density of
+    elsewhere than at its mode). One draw in ten is from the prior, which keeps the
+    weights bounded and finds other modes (Hesterberg 1995, Technometrics 37,
+    185-194). Draws come in antithetic pairs, and the density of
     that Gaussian serves as control variate (Owen 2013, Monte Carlo theory, methods
     and examples, section 9.10). Draws are shared out in proportion to the
     standard deviations of the pilot's weights (Neyman allocation).

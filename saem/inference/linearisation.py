@@ -67,7 +67,19 @@ def design_of(model: NLME) -> Array:
 
 
 def all_phi(model: NLME, theta: Array, random: Array | None = None) -> Array:
-    """Phi of every parameter: random ones as given, or everything at ``B' x_i``."""
+    """Phi of every parameter: random ones as given, or everything at ``B' x_i``.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters.
+    random : ndarray of shape (n_individuals, n_random), optional
+
+    Returns
+    -------
+    ndarray of shape (n_individuals, n_params)
+    """
     view = model.theta_spec.view(theta)
     phi = design_of(model) @ view["beta"]
     if random is not None and model.n_coords:
@@ -76,7 +88,17 @@ def all_phi(model: NLME, theta: Array, random: Array | None = None) -> Array:
 
 
 def to_psi(model: NLME, phi: Array) -> Array:
-    """Natural-scale parameters from phi, parameters along the last axis."""
+    """Natural-scale parameters from phi, parameters along the last axis.
+
+    Parameters
+    ----------
+    model : NLME
+    phi : ndarray of shape (..., n_params)
+
+    Returns
+    -------
+    ndarray of the same shape
+    """
     columns = [p.to_psi(phi[..., m]) for m, p in enumerate(model.parameters.values())]
     return np.ascontiguousarray(np.stack(columns, axis=-1))
 
@@ -85,7 +107,7 @@ def residual_variance(model: NLME, theta: Array, f: Array) -> Array:
     """Residual variances ``g(f)**2``, by the one function that densities use."""
     a, b = model.theta_spec.view(theta)["sigma"]
     out = np.empty(f.size)
-    _kernels.residual_sds(model.error.code, a, b, np.ascontiguousarray(f), out)
+    nlme.residual_sds(model.error.code, a, b, np.ascontiguousarray(f), out)
     return out * out
 
 

@@ -7,7 +7,7 @@ By Markov chains that start at the modes elsewhere.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,17 @@ _NODES = {0: 1, 1: 15, 2: 11, 3: 9, 4: 5}
 
 
 def nodes_for(d: int) -> int | None:
-    """Nodes per random effect for posterior moments, None where they are too many."""
+    """Nodes per random effect for posterior moments, None where they are too many.
+
+    Parameters
+    ----------
+    d : int
+        Random effects.
+
+    Returns
+    -------
+    int or None
+    """
     return _NODES.get(d)
 
 
@@ -39,6 +49,15 @@ def quadrature_records(
 
     A first pass finds the posterior moments, a second is centred there.
 
+    Parameters
+    ----------
+    model : Model
+    theta : ndarray
+        Packed parameters.
+    n_nodes : int
+        Per random effect.
+    n_threads : int, optional
+
     Yields
     ------
     rows : slice
@@ -46,7 +65,7 @@ def quadrature_records(
     records : ndarray of shape (n, n_nodes ** d * (1 + latent_size))
     """
     bound = Quadrature(n_nodes).bind(model)
-    options = {
+    options: dict[str, Any] = {
         "settings": bound.settings, "work_size": bound.work_size - model.work_size,
         "record_size": bound.record_size, "n_threads": n_threads,
     }  # fmt: skip
@@ -69,6 +88,16 @@ def scores(model: NLME, theta: Array, records: Array, rows: slice) -> Array:
 
     Closed form for the distribution of the random effects and the residual scale;
     central differences of ``log p(y | z)`` for the other parameters.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters.
+    records : ndarray of shape (n, record_size)
+        Weighted draws.
+    rows : slice
+        Individuals they belong to.
 
     Returns
     -------
@@ -140,7 +169,12 @@ class Curvature:
 
     def __init__(self, model: NLME, theta: Array, complete: Array) -> None:
         self.model, self.theta = model, theta
+        sigma = model.theta_spec.slices["sigma"]
         self.entries = list(model.numerical_entries)
+        if self.entries:
+            # The residual scale too: unless it is constant it is not orthogonal to the others.
+            residual = [at for at in model.param_index if sigma.start <= at < sigma.stop]
+            self.entries += [at for at in residual if at not in self.entries]
         self.at = [model.param_index.index(entry) for entry in self.entries]
         scale = np.sqrt(np.maximum(np.diagonal(complete)[self.at], 1e-300))
         self.steps = np.minimum(0.01 / scale, 0.01 * np.maximum(np.abs(theta[self.entries]), 0.1))
