@@ -38,7 +38,7 @@ else:
     def borrow(typingctx, array):
         """Borrow an array: the same memory, not reference-counted."""
 
-        def codegen(context, builder, signature, args):
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             view = make_array(array)(context, builder, args[0])
             view.meminfo = cgutils.get_null_value(view.meminfo.type)
             view.parent = cgutils.get_null_value(view.parent.type)
@@ -53,7 +53,7 @@ else:
         Cheaper than a slice, which looks after negative and missing bounds.
         """
 
-        def codegen(context, builder, signature, args):
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             source = make_array(vector)(context, builder, args[0])
             first = context.cast(builder, args[1], start, types.intp)
             size = context.cast(builder, args[2], length, types.intp)
@@ -78,7 +78,7 @@ else:
         """
         matrix = types.Array(vector.dtype, 2, "C")
 
-        def codegen(context, builder, signature, args):
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             source = make_array(vector)(context, builder, args[0])
             n_rows = context.cast(builder, args[1], rows, types.intp)
             n_columns = context.cast(builder, args[2], columns, types.intp)

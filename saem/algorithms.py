@@ -296,7 +296,23 @@ def algorithms() -> list[str]:
 
 
 def resolve(algorithm: Any, model: Model) -> Algorithm:
-    """Turn a name, None or an algorithm object into an algorithm."""
+    """Turn a name, None or an algorithm object into an algorithm.
+
+    Parameters
+    ----------
+    algorithm : str, Algorithm or None
+        None takes the model's default.
+    model : Model
+
+    Returns
+    -------
+    Algorithm
+
+    Raises
+    ------
+    saem.exceptions.OptionError
+        For an unknown name.
+    """
     if algorithm is None:
         algorithm = model.default_algorithm
     if isinstance(algorithm, Algorithm):

@@ -103,6 +103,16 @@ class Run:
     """State of an algorithm at work on a model.
 
     `state_dict` and `load_state_dict` carry it over an interruption bit for bit.
+
+    Parameters
+    ----------
+    model : Model
+    algorithm : Combination
+    theta : ndarray
+        Packed parameters to start from.
+    seed : int, SeedSequence, Generator or None
+    n_threads, block_size : int, optional
+        Of no influence on the numbers.
     """
 
     def __init__(
@@ -325,6 +335,14 @@ def iterate(run: Run) -> Iterator[Snapshot]:
 
     The caller decides when to stop; nothing is stopped here but by a failed
     M-step or numbers that are not finite, after which the iterator ends.
+
+    Parameters
+    ----------
+    run : Run
+
+    Yields
+    ------
+    Snapshot
     """
     seconds = 0.0
     clock = time.perf_counter()

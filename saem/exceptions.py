@@ -58,7 +58,20 @@ class BoundaryWarning(SaemWarning, RuntimeWarning):
 
 
 def nearest(name: str, candidates: Iterable[Any], n: int = 3) -> list[str]:
-    """Names closest in spelling, for "did you mean"; case is ignored."""
+    """Names closest in spelling, for "did you mean"; case is ignored.
+
+    Parameters
+    ----------
+    name : str
+    candidates : iterable
+        Known names.
+    n : int
+        At most so many.
+
+    Returns
+    -------
+    list of str
+    """
     known = [str(c) for c in candidates]
     folded = {k.casefold(): k for k in reversed(known)}
     close = difflib.get_close_matches(str(name).casefold(), list(folded), n=n, cutoff=0.5)
@@ -67,6 +80,11 @@ def nearest(name: str, candidates: Iterable[Any], n: int = 3) -> list[str]:
 
 class Problems:
     """Problems found by a check, raised together.
+
+    Parameters
+    ----------
+    owner : str
+        What is checked, such as ``"the data"``.
 
     Examples
     --------

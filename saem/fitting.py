@@ -21,20 +21,31 @@ from saem.record import FitRecord, Trace
 
 __all__ = ["Epochs", "Iterations", "fit"]
 
-#: Iterations of each short run when several starts are tried.
+#: Iterations of the first short runs when several starts are tried.
 _SHORT_RUN = 10
 
 
 @dataclass(frozen=True)
 class Epochs:
-    """Budget: stop after this many passes' worth of E-evaluations."""
+    """Budget: stop after this many passes' worth of E-evaluations.
+
+    Parameters
+    ----------
+    value : float
+        Passes; one is as many E-evaluations as there are individuals.
+    """
 
     value: float
 
 
 @dataclass(frozen=True)
 class Iterations:
-    """Budget: this many iterations; phases of the algorithm adapt where they can."""
+    """Budget: this many iterations; phases of the algorithm adapt where they can.
+
+    Parameters
+    ----------
+    value : int
+    """
 
     value: int
 
@@ -64,8 +75,9 @@ def fit(
     start : ndarray, optional
         Packed parameters to start from, such as ``results.theta`` of another fit.
     n_starts : int
-        Starts to try by short runs, of which the best goes on; of use for
-        models whose start is random (mixtures).
+        Starts to try by short runs: all for a few iterations, the better half
+        for twice as many, and so on; the last one goes on. Of use for models
+        whose start is random (mixtures).
     budget : Epochs or Iterations, optional
         Overrides the algorithm's own length.
     callbacks : iterable of Callback
@@ -148,18 +160,33 @@ def _start(
             f"(EM); {combination.name} does not. Remedy: fit with 'em' first and pass "
             "start=results.theta."
         )
-    scores = []
-    for j, theta in enumerate(candidates):
-        run = Run(model, combination, theta, seed=entropy + j, **options)
-        steps = iterate(run)
-        for _ in range(_SHORT_RUN):
-            if next(steps, None) is None:
-                break
-        good = np.isfinite(run.loglik) and np.all(np.isfinite(run.theta))
-        scores.append(run.loglik if good else -np.inf)
-        candidates[j] = run.theta
-        run.close()
-    return candidates[int(np.argmax(scores))]
+    # Short runs of all, longer ones of the better half, and so on: the order after a
+    # few iterations says little about the order at the end.
+    length = _SHORT_RUN
+    while len(candidates) > 1:
+        runs = [_short_run(model, combination, c, length, entropy, options) for c in candidates]
+        runs.sort(key=lambda pair: pair[0], reverse=True)
+        candidates = [theta for _, theta in runs[: len(runs) // 2]]
+        length *= 2
+    return candidates[0]
+
+
+def _short_run(
+    model: Model,
+    combination: Combination,
+    theta: Array,
+    length: int,
+    entropy: int,
+    options: dict[str, Any],
+) -> tuple[float, Array]:
+    """Log-likelihood and parameters after some iterations; -inf for a run that failed."""
+    run = Run(model, combination, theta, seed=entropy, **options)
+    for snapshot in iterate(run):
+        if snapshot.k >= length:
+            break
+    run.close()
+    good = run.status == 0 and np.isfinite(run.loglik) and np.all(np.isfinite(run.theta))
+    return (run.loglik if good else -np.inf), run.theta
 
 
 class _Averages:
@@ -238,7 +265,9 @@ def _watch(run: Run, watchers: list[Callback], epochs: float) -> FitRecord:
         else:
             reason, converged = _reason_at_end(algorithm, run)
     except KeyboardInterrupt:
-        reason = f"interrupted by the user after iteration {last.k if last else 0}"
+        if last is None:
+            raise
+        reason = f"interrupted by the user after iteration {last.k}"
     finally:
         run.close()
     for watcher in watchers:

@@ -204,7 +204,13 @@ def _mark_phases(axis: Axes, run: Results, x: str) -> None:
 
 
 class ResultPlots:
-    """Figures of one fit, reached through ``results.plot``."""
+    """Figures of one fit, reached through ``results.plot``.
+
+    Parameters
+    ----------
+    results : Results
+        The fit that is drawn.
+    """
 
     def __init__(self, results: Results) -> None:
         self._results: Any = results
@@ -221,7 +227,13 @@ class ResultPlots:
 
 
 class NLMEPlots(ResultPlots):
-    """Figures of a nonlinear mixed-effects fit, reached through ``results.plot``."""
+    """Figures of a nonlinear mixed-effects fit, reached through ``results.plot``.
+
+    Parameters
+    ----------
+    results : Results
+        The fit that is drawn.
+    """
 
     _results: NLMEResults
 
@@ -278,7 +290,13 @@ class NLMEPlots(ResultPlots):
 
 
 class MixturePlots(ResultPlots):
-    """Figures of a mixture, reached through ``results.plot``."""
+    """Figures of a mixture, reached through ``results.plot``.
+
+    Parameters
+    ----------
+    results : Results
+        The fit that is drawn.
+    """
 
     def components(self, features: Sequence[Any] | None = None) -> Figure:
         """Draw the data and the fitted components.

@@ -88,6 +88,13 @@ class MiniBatch(_Batched):
 
     Started from the statistic of a full pass: that of one individual need not
     belong to any parameters.
+
+    Parameters
+    ----------
+    batch_size : int
+        Individuals per iteration.
+    order : {"shuffle", "iid", "sequential"}
+        A fresh permutation each pass, draws with replacement, or as they come.
     """
 
     name: ClassVar[str] = "mini-batch"
@@ -111,6 +118,13 @@ class Incremental(_Batched):
     ``mbar <- mbar + (1 / n) sum_I (new_i - m_i)``; started by one full pass.
     The running mean is formed anew from the records after every pass, so that
     rounding does not drift.
+
+    Parameters
+    ----------
+    batch_size : int
+        Individuals per iteration.
+    order : {"shuffle", "iid", "sequential"}
+        A fresh permutation each pass, draws with replacement, or as they come.
     """
 
     name: ClassVar[str] = "incremental"

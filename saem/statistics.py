@@ -76,5 +76,13 @@ def leaf_size(n_individuals: int) -> int:
     order. The size of a leaf depends on the number of individuals only, never
     on threads or blocks, so the result has the same bits however the leaves
     are shared out.
+
+    Parameters
+    ----------
+    n_individuals : int
+
+    Returns
+    -------
+    int
     """
     return max(_MIN_LEAF, -(-n_individuals // _MAX_LEAVES))

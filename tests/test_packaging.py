@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FOLDERS = {"saem": "saem", "saem.models": "models", "saem.datasets": "data"}
 HEAVY = {"formulaic", "matplotlib", "numba", "pandas", "scipy", "statsmodels"}
-COMPILERS = {"helper", "intrinsic", "kernel", "njit", "overload"}
+COMPILERS = {"helper", "intrinsic", "kernel", "njit", "overload", "routine"}
 
 
 def python(*args, cwd=None):

@@ -23,6 +23,18 @@ class BoundEStep:
     A visit writes a record: ``n_draws`` weighted draws of ``1 + latent_size``
     numbers each, the weights summing to one. ``memories[i]`` is what the
     E-step itself remembers of individual i (chains, scales, modes).
+
+    Parameters
+    ----------
+    model : Model
+    visitor
+        Compiled function that visits one individual.
+    n_draws : int
+        Draws of a record.
+    settings : ndarray
+        Numbers the visitor needs.
+    memory_size, work_size : int
+        Numbers it remembers of an individual, and scratch numbers.
     """
 
     def __init__(

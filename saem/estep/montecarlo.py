@@ -26,6 +26,11 @@ class PriorProposal:
     """Independent proposals from the prior N(mean_i, Omega); nothing to tune.
 
     Accepted with probability ``min(1, p(y | z') / p(y | z))``.
+
+    Parameters
+    ----------
+    sweeps : int
+        Moves per cycle.
     """
 
     sweeps: int = 2
@@ -34,7 +39,15 @@ class PriorProposal:
 
 @dataclass(frozen=True)
 class CoordinateWalk:
-    """Random walk of one coordinate after the other, with adapted scales."""
+    """Random walk of one coordinate after the other, with adapted scales.
+
+    Parameters
+    ----------
+    sweeps : int
+        Moves per cycle.
+    target : float
+        Acceptance rate the scales are adapted to.
+    """
 
     sweeps: int = 2
     target: float = 0.44
@@ -69,6 +82,11 @@ class IndependentLaplace:
     Student distribution with 4 degrees of freedom let a chain leave an
     inferior mode (Karimi, Lavielle and Moulines 2020, Comput. Statist. Data
     Anal. 141, 123-138, with a Gaussian in place of the Student).
+
+    Parameters
+    ----------
+    sweeps : int
+        Moves per cycle.
     """
 
     sweeps: int = 1

@@ -15,13 +15,13 @@ A latent draw holds the d random coordinates of phi and the residual statistic.
 from __future__ import annotations
 
 import numpy as np
-from numba import void
+from numba import float64, int64, void
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel, routine
 from saem._linalg import cholesky, cholesky_inverse, cholesky_solve
 from saem._math import exp, expit, log, norm_cdf
-from saem._types import ACCUMULATE, LOG_LIK, MATRIX, MAXIMIZE, PRIOR, PROJECT
+from saem._types import ACCUMULATE, LOG_LIK, MATRIX, MAXIMIZE, PRIOR, PROJECT, VECTOR
 from saem.statistics import Packed
 
 __all__ = ["accumulate", "log_lik", "maximize", "natural", "prior", "project", "theta_blocks"]
@@ -118,6 +118,13 @@ def residual_sd(code, a, b, f):
     if code == COMBINED_VARIANCE:
         return np.sqrt(a * a + b * b * f * f)
     return a
+
+
+@kernel(void(int64, float64, float64, VECTOR, VECTOR))
+def residual_sds(code, a, b, f, out):
+    """Residual standard deviations of all rows."""
+    for j in range(f.size):
+        out[j] = residual_sd(code, a, b, f[j])
 
 
 @helper

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from saem.engine import Run
     from saem.nlme.results import NLMEResults
+    from saem.random import SeedLike
 
 __all__ = ["NLME"]
 
@@ -282,6 +283,23 @@ class NLME(Model):
                 remedy="start from smaller covariances",
             )
         problems.raise_if_any(ModelError)
+
+    def simulate(self, theta: Array | None = None, seed: SeedLike = None) -> pd.DataFrame:
+        """Simulate responses on the design of the data; see `saem.nlme.simulate.simulate`.
+
+        Parameters
+        ----------
+        theta : ndarray, optional
+            Packed parameters; the starting values if None.
+        seed : int, SeedSequence, Generator or None
+
+        Returns
+        -------
+        pandas.DataFrame
+        """
+        from saem.nlme.simulate import simulate
+
+        return simulate(self, theta, seed)
 
     def results(self, record: Any) -> NLMEResults:
         """Wrap the record of a fit."""

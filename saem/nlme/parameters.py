@@ -34,7 +34,16 @@ Problem = tuple[str, str]
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a finite real number, not a boolean."""
+    """Whether a value is a finite real number, not a boolean.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    bool
+    """
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 

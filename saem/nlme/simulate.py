@@ -1,0 +1,72 @@
+"""Simulate responses from a nonlinear mixed-effects model, on the design of its data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from saem.contract import Array
+from saem.nlme import _kernels
+from saem.random import SeedLike, resolve_seed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from saem.nlme.model import NLME
+
+__all__ = ["simulate"]
+
+
+def simulate(model: NLME, theta: Array | None = None, seed: SeedLike = None) -> pd.DataFrame:
+    """Draw random effects and responses for the individuals of a model.
+
+    ``phi_i ~ N(B' x_i, Omega)``, ``y_ij = f(x_ij; psi_i) + g(f) eps_ij``, on
+    the log scale where the error is exponential.
+
+    Parameters
+    ----------
+    model : NLME
+        Gives design, covariates and the structural model.
+    theta : ndarray, optional
+        Packed parameters, such as ``results.theta``; the starting values if None.
+    seed : int, SeedSequence, Generator or None
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per observation: ``id``, the columns of the structural model,
+        and ``dv``; individuals in the order of the model. ``attrs["psi"]`` holds
+        the individual parameters, shape (n_individuals, n_params).
+    """
+    import pandas as pd
+
+    _, rng = resolve_seed(seed)
+    data = model.individuals
+    theta = model.start(rng) if theta is None else theta
+    view = model.theta_spec.view(theta)
+    phi = data.design.matrix @ view["beta"]
+    eta = rng.standard_normal((model.n_individuals, model.n_coords)) @ view["chol"].T
+    phi[:, view["parameter"].astype(int)] += eta
+    parameters = list(model.parameters.values())
+    psi = np.column_stack([p.to_psi(phi[:, m]) for m, p in enumerate(parameters)])
+    f = np.empty(data.dv.size)
+    columns = data.matrix(model.structural.columns)
+    for i in range(model.n_individuals):
+        rows = slice(data.offsets[i], data.offsets[i + 1])
+        out = np.empty(int(data.n_obs[i]))
+        model.structural.compiled(psi[i], np.ascontiguousarray(columns[:, rows]), out)
+        f[rows] = out
+    g = np.empty_like(f)
+    a, b = view["sigma"]
+    _kernels.residual_sds(model.error.code, a, b, f, g)
+    eps = rng.standard_normal(f.size)
+    logged = model.error.code == _kernels.EXPONENTIAL
+    dv = f * np.exp(g * eps) if logged else f + g * eps
+    ids = np.repeat(np.arange(model.n_individuals), data.n_obs)
+    frame = pd.DataFrame({"id": pd.Index(data.ids).take(ids)})
+    for c, name in enumerate(model.structural.columns):
+        frame[name] = columns[c]
+    frame["dv"] = dv
+    frame.attrs["psi"] = psi.tolist()
+    return frame
