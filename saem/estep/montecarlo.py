@@ -177,7 +177,7 @@ class _BoundChains(BoundEStep):
 
     def after(self, k: int) -> None:
         """Share the scales among individuals if adaptation is pooled."""
-        if self.spec.adaptation == "pooled":
+        if self.spec.adaptation == "pooled" and self.settings[4] > 0.0:
             scales = self.memories[:, self._scales()]
             scales[:] = scales.mean(axis=0)
 
