@@ -27,7 +27,7 @@ from typing import Any
 import numba
 from numba.core import config
 
-__all__ = ["helper", "kernel", "routine"]
+__all__ = ["compiled", "helper", "kernel", "routine"]
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
@@ -63,13 +63,44 @@ def _stamp(dispatcher: Any) -> None:
         cache_file._source_stamp = _fingerprint(dispatcher.py_func.__code__.co_filename)
 
 
-def kernel(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+class Deferred:
+    """A kernel that is compiled, or read from the cache, when it is first needed.
+
+    For functions that only Python calls: what a fit does not use costs it nothing.
+    """
+
+    def __init__(self, build: Callable[[], Any], function: Callable[..., Any]) -> None:
+        self._build = build
+        self.py_func = function
+        functools.update_wrapper(self, function)
+
+    @functools.cached_property
+    def dispatcher(self) -> Any:
+        """The compiled function."""
+        return self._build()
+
+    def __call__(self, *args: Any) -> Any:
+        """Compile if need be, and call."""
+        return self.dispatcher(*args)
+
+
+def compiled(function: Any) -> Any:
+    """Return the function itself as compiled code takes it, whether deferred or not."""
+    return function.dispatcher if isinstance(function, Deferred) else function
+
+
+def kernel(
+    *signatures: Any, deferred: bool = False, **options: Any
+) -> Callable[[Callable[..., Any]], Any]:
     """Compile for explicit signatures, with a disk cache; releases the GIL.
 
     Parameters
     ----------
     *signatures
         Numba signatures, at least one.
+    deferred : bool
+        Compile when first called rather than when defined; for functions that
+        no other compiled function calls by name.
     **options
         Further options of `numba.njit`, for instance ``fastmath={"reassoc"}``
         for a reduction whose order may be rearranged.
@@ -80,9 +111,7 @@ def kernel(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], A
         The decorator. With ``NUMBA_DISABLE_JIT=1`` the function is left as it is.
     """
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        if config.DISABLE_JIT:
-            return function
+    def build(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(**(_OPTIONS | options))(function)
         try:
             dispatcher.enable_caching()
@@ -93,6 +122,13 @@ def kernel(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], A
             dispatcher.compile(signature)
         dispatcher.disable_compile()
         return dispatcher
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        if config.DISABLE_JIT:
+            return function
+        if deferred:
+            return Deferred(functools.partial(build, function), function)
+        return build(function)
 
     return decorate
 

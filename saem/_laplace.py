@@ -13,7 +13,7 @@ from numba import float64
 
 from saem._borrow import as_matrix
 from saem._jit import helper, kernel, routine
-from saem._linalg import cholesky, cholesky_solve
+from saem._linalg import assign, cholesky, cholesky_solve
 from saem._math import HALF_LOG_2PI, log
 from saem._types import FUNCTIONS, MATRIX, VECTOR
 
@@ -79,7 +79,7 @@ def _negative_hessian(kernels, theta, y, u, value, step, mean, chol, z, work, gr
     d = u.size
     finite = True
     for a in range(d):
-        shifted[:] = u
+        assign(shifted, u)
         shifted[a] = u[a] + step[a]
         up = log_joint(kernels, theta, y, shifted, mean, chol, z, work)
         shifted[a] = u[a] - step[a]
@@ -91,7 +91,7 @@ def _negative_hessian(kernels, theta, y, u, value, step, mean, chol, z, work, gr
         for b in range(a):
             total = 0.0
             for sign in (1.0, -1.0):
-                shifted[:] = u
+                assign(shifted, u)
                 shifted[a] = u[a] + step[a]
                 shifted[b] = u[b] + sign * step[b]
                 total += sign * log_joint(kernels, theta, y, shifted, mean, chol, z, work)
@@ -241,7 +241,7 @@ def laplace(kernels, theta, y, mean, chol, u, spread, z, work):
             t *= 0.5
         if not improved:
             break
-        u[:] = shifted
+        assign(u, shifted)
         value = candidate
     _invert_factor(spread, trial, definite)
     return value - log_det(chol) - d * HALF_LOG_2PI

@@ -12,6 +12,7 @@ from numba import float64, int64, uint64, void
 
 from saem._borrow import borrow
 from saem._jit import helper, kernel, routine
+from saem._linalg import assign
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
 from saem.random import stream
 
@@ -48,7 +49,8 @@ def add_record(functions, weight, y, record, latent_size, s):
     void(
         KERNELS, VISITOR, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, VECTOR,
         uint64, int64, int64, int64, int64, int64, int64, int64, MATRIX,
-    )
+    ),
+    deferred=True,
 )  # fmt: skip
 def sweep(
     kernels, visitor, values, offsets, theta, records, memories, settings,
@@ -81,7 +83,9 @@ def sweep(
     own_work[0] = own_scratch.size
 
 
-@kernel(void(KERNELS, VECTOR, INDEX, VECTOR, int64, int64, int64, int64, int64, MATRIX))
+@kernel(
+    void(KERNELS, VECTOR, INDEX, VECTOR, int64, int64, int64, int64, int64, MATRIX), deferred=True
+)
 def sweep_blocks(kernels, values, offsets, theta, n, leaf, first, last, work_size, partial):
     """As `sweep`, for models that treat a whole leaf at once and keep no records."""
     functions = unpack(kernels)
@@ -97,7 +101,7 @@ def sweep_blocks(kernels, values, offsets, theta, n, leaf, first, last, work_siz
             sums[m] /= n
 
 
-@kernel(void(KERNELS, VECTOR, INDEX, MATRIX, int64, int64, int64, MATRIX))
+@kernel(void(KERNELS, VECTOR, INDEX, MATRIX, int64, int64, int64, MATRIX), deferred=True)
 def collect(kernels, values, offsets, records, n, leaf, latent_size, partial):
     """Sum the statistics of kept records, in the order in which `sweep` does."""
     functions = unpack(kernels)
@@ -114,7 +118,8 @@ def collect(kernels, values, offsets, records, n, leaf, latent_size, partial):
     float64(
         KERNELS, VISITOR, VECTOR, INDEX, VECTOR, VECTOR, MATRIX, VECTOR,
         uint64, int64, int64, int64,
-    )
+    ),
+    deferred=True,
 )  # fmt: skip
 def visit_at(
     kernels, visitor, values, offsets, theta, record, memories, settings,
@@ -131,7 +136,7 @@ def visit_at(
 def step_towards(target, step, s):
     """Move s towards the target; exactly onto it when the step is 1."""
     if step == 1.0:
-        s[:] = target
+        assign(s, target)
     else:
         for m in range(s.size):
             s[m] += step * (target[m] - s[m])
@@ -152,7 +157,7 @@ def move_guarded(functions, target, rho, gamma, fast, s, theta, counts):
     step = gamma
     attempts = 6 if np.isfinite(before[0]) else 1
     for _ in range(attempts):
-        s[:] = before
+        assign(s, before)
         step_towards(fast, step, s)
         if functions.maximize(s, theta) == 0:
             return 0
@@ -174,7 +179,8 @@ def move(kernels, target, rho, gamma, fast, s, theta, counts):
         KERNELS, VISITOR, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, VECTOR,
         uint64, int64, int64, int64, int64, int64, int64,
         INDEX, int64, VECTOR, VECTOR, VECTOR, VECTOR, VECTOR, INDEX,
-    )
+    ),
+    deferred=True,
 )  # fmt: skip
 def advance(
     kernels, visitor, values, offsets, theta, records, memories, settings,
@@ -213,7 +219,7 @@ def advance(
                 add_record(functions, 1.0 / n, y, fresh[b], latent_size, mean)
                 records[i, :] = fresh[b]
         if proxy == INCREMENTAL:
-            target[:] = mean
+            assign(target, mean)
         status = move_guarded(functions, target, rho[t], gamma[t], fast, s, theta, counts)
         if status != 0:
             break
@@ -223,7 +229,8 @@ def advance(
 
 
 @kernel(
-    void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, int64, int64, int64, int64, int64, int64, VECTOR)
+    void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, int64, int64, int64, int64, int64, int64, VECTOR),
+    deferred=True,
 )
 def conditional_loglik(
     kernels, values, offsets, theta, records, n, leaf, first, last, latent_size, work_size, out

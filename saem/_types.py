@@ -19,7 +19,7 @@ from numba.core import config
 from numba.core.types import FunctionType
 from numba.experimental import structref
 
-from saem._jit import helper, kernel
+from saem._jit import compiled, helper, kernel
 
 VECTOR = float64[::1]
 MATRIX = float64[:, ::1]
@@ -219,11 +219,11 @@ def make_kernels(
     }
     if config.DISABLE_JIT:
         return _Plain(**functions)
-    return _make_kernels(*functions.values())
+    return _make_kernels(*map(compiled, functions.values()))
 
 
 def make_visitor(visit: Any) -> Any:
     """Put an E-step's compiled function into a record for the engine's loops."""
     if config.DISABLE_JIT:
         return _Plain(visit=visit)
-    return _make_visitor(visit)
+    return _make_visitor(compiled(visit))

@@ -302,8 +302,7 @@ def _explain(error: BaseException, command: str) -> int:
         return INTERRUPTED
     if isinstance(error, SaemError):
         _say(f"saem {command}: {error}")
-        # Ctrl-C before the first iteration reaches us as a fit that could not start.
-        return INTERRUPTED if "interrupted by the user" in str(error) else ERROR
+        return ERROR
     assert isinstance(error, OSError)
     _say(f"saem {command}: {f'{error.filename}: {error.strerror}' if error.strerror else error}")
     return ERROR

@@ -30,7 +30,12 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Constant:
-    """The same value at every iteration."""
+    """The same value at every iteration.
+
+    Parameters
+    ----------
+    value : float
+    """
 
     value: float
 
@@ -85,6 +90,13 @@ class TwoPhase:
     Moulines 1999, Ann. Statist. 27, section 3; Kuhn and Lavielle 2004 for the
     two phases). ``delay = 1`` is the textbook's ``(k - K1) ** -power``; with a
     larger delay the steps stay large enough for directions in which EM is slow.
+
+    Parameters
+    ----------
+    burn_in, exploration : int
+        Iterations of the first two phases.
+    power, delay : float
+        Of the steps that follow.
     """
 
     burn_in: int = 5
@@ -113,7 +125,12 @@ class TwoPhase:
 
 @dataclass(frozen=True)
 class Geometric:
-    """Sample sizes ``start * ratio ** k``, at most `limit` (Wei and Tanner 1990)."""
+    """Sample sizes ``start * ratio ** k``, at most `limit` (Wei and Tanner 1990).
+
+    Parameters
+    ----------
+    start, ratio, limit : float
+    """
 
     start: float
     ratio: float
@@ -136,7 +153,18 @@ class Geometric:
 
 
 def as_schedule(value: float | Schedule, name: str) -> Schedule:
-    """Turn a number into a constant schedule; check what is neither."""
+    """Turn a number into a constant schedule; check what is neither.
+
+    Parameters
+    ----------
+    value : float or Schedule
+    name : str
+        Name of the argument, for the message.
+
+    Returns
+    -------
+    Schedule
+    """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Constant(float(value))
     if callable(value):

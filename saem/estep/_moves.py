@@ -17,6 +17,7 @@ import numpy as np
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
 from saem._laplace import color, laplace, whiten
+from saem._linalg import assign
 from saem._math import exp, log
 from saem._types import VISIT
 from saem.random import fill_log_uniform, fill_normal, stream
@@ -60,13 +61,6 @@ def student_log_density(z, mode, inverse):
     """Log density of the Student proposal up to a constant."""
     d = mode.size
     return -0.5 * (STUDENT_DF + d) * log(1.0 + distance(z, mode, inverse) / STUDENT_DF)
-
-
-@helper
-def copy(source, target):
-    """Copy numbers; a plain loop costs less than a slice assignment."""
-    for a in range(target.size):
-        target[a] = source[a]
 
 
 @helper
@@ -134,7 +128,7 @@ def run_moves(
                 if code == PRIOR:
                     color(eps, mean, chol, proposal)
                 elif code == COORDINATE:
-                    copy(z, proposal)
+                    assign(proposal, z)
                     proposal[a] += exp(scales[a]) * eps[0]
                 elif code == BLOCK:
                     block_tries[size - 1] += 1.0
@@ -144,10 +138,10 @@ def run_moves(
                         for drop in range(d - size):
                             eps[(first + drop) % d] = 0.0
                         at_uniform += 1
-                    copy(z, proposal)
+                    assign(proposal, z)
                     shift_by(factor, step, eps, proposal)
                 else:
-                    copy(mode, segment(proposal, 0, d))
+                    assign(segment(proposal, 0, d), mode)
                     stretch = student_stretch(log_uniforms, at_uniform)
                     at_uniform += STUDENT_DF // 2
                     shift_by(factor, stretch, eps, proposal)
@@ -166,7 +160,7 @@ def run_moves(
                 if log_uniforms[at_uniform] < ratio or (
                     not np.isfinite(log_lik) and np.isfinite(new_lik)
                 ):
-                    copy(proposal, z)
+                    assign(z, proposal)
                     log_lik = new_lik
                     prior = new_prior
                     density = new_density
@@ -259,7 +253,7 @@ def visit_chains(kernels, theta, y, record, memory, settings, key, work):
             )  # fmt: skip
             complete += weight * log_lik
             record[m * width] = weight
-            copy(z, segment(record, m * width + 1, latent_size))
+            assign(segment(record, m * width + 1, latent_size), z)
             m += 1
     if gain > 0.0:
         total = n_chains * cycles
@@ -287,51 +281,60 @@ def _store_laplace(mean, chol, u, spread, mode, factor):
 def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     """Find the Laplace mode and covariance and keep them in the memory.
 
-    With settings[4] = 1 the chains are also placed at the mode and the
-    scales set to theirs from theory: the start of a run. The best of two
-    starts is taken, the prior mean and the mode of before, so that a chain
-    in an inferior mode (flip-flop) is not followed for ever.
+    The best of several searches is taken: from the prior mean, from the mode
+    of before, and from settings[1] draws of the prior, so that an inferior
+    mode (flip-flop of absorption and elimination) is not followed for ever.
+    With settings[4] = 1, the start of a run, there is no mode of before; the
+    chains are then placed at the mode and the scales set to theirs from theory.
     """
     n_chains = int(settings[0])
+    n_random = int(settings[1])
     d = int(settings[2])
     latent_size = int(settings[3])
-    place = settings[4]
+    place = settings[4] != 0.0
     at = n_chains * latent_size
-    scales = memory[at : at + d]
-    blocks = memory[at + d : at + 2 * d]
-    mode = memory[at + 2 * d : at + 3 * d]
-    factor = as_matrix(memory[at + 3 * d :], d, d)
+    scales = segment(memory, at, d)
+    blocks = segment(memory, at + d, d)
+    mode = segment(memory, at + 2 * d, d)
+    factor = as_matrix(segment(memory, at + 3 * d, d * d), d, d)
 
-    mean = work[:d]
-    u = work[d : 2 * d]
-    best = work[2 * d : 3 * d]
+    mean = segment(work, 0, d)
+    u = segment(work, d, d)
+    best = segment(work, 2 * d, d)
     at = 3 * d
-    chol = as_matrix(work[at:], d, d)
-    at += d * d
-    spread = as_matrix(work[at:], d, d)
-    at += d * d
-    z = work[at : at + latent_size]
+    chol = as_matrix(segment(work, at, d * d), d, d)
+    spread = as_matrix(segment(work, at + d * d, d * d), d, d)
+    best_spread = as_matrix(segment(work, at + 2 * d * d, d * d), d, d)
+    at += 3 * d * d
+    z = segment(work, at, latent_size)
     at += latent_size
-    scratch = work[at:]
+    scratch = segment(work, at, work.size - at)
 
     kernels.prior(theta, y, mean, chol)
-    u[:] = 0.0
-    value = laplace(kernels, theta, y, mean, chol, u, spread, z, scratch)
-    if place == 0.0:
-        whiten(mode, mean, chol, best)
-        factor_before = spread.copy()
-        other = laplace(kernels, theta, y, mean, chol, best, spread, z, scratch)
-        if other > value + 1e-6:
-            u[:] = best
-            value = other
+    value = -np.inf
+    for search in range(2 + n_random):
+        if search == 1:
+            if place:
+                continue
+            whiten(mode, mean, chol, u)
+        elif search == 0:
+            for a in range(d):
+                u[a] = 0.0
         else:
-            spread[:, :] = factor_before
-    _store_laplace(mean, chol, u, spread, mode, factor)
-    if place != 0.0:
-        z[:d] = mode
+            fill_normal(stream(key, search, 0), 0, u)
+        found = laplace(kernels, theta, y, mean, chol, u, spread, z, scratch)
+        if search == 0 or found > value + 1e-6:
+            value = found
+            assign(best, u)
+            for a in range(d):
+                for b in range(d):
+                    best_spread[a, b] = spread[a, b]
+    _store_laplace(mean, chol, best, best_spread, mode, factor)
+    if place:
+        assign(segment(z, 0, d), mode)
         kernels.log_lik(kernels.structural, theta, y, z, scratch)
         for chain in range(n_chains):
-            memory[chain * latent_size : (chain + 1) * latent_size] = z
+            assign(segment(memory, chain * latent_size, latent_size), z)
         for a in range(d):
             total = 0.0
             for b in range(a + 1):

@@ -18,6 +18,10 @@ from saem.schedules import Schedule, as_schedule
 
 __all__ = ["BlockWalk", "CoordinateWalk", "IndependentLaplace", "MonteCarlo", "PriorProposal"]
 
+#: Searches for a mode from draws of the prior, besides that from its mean: before the
+#: first iteration, when the prior is wide and chains are placed, and at a refresh.
+_FIRST_SEARCHES, _LATER_SEARCHES = 4, 1
+
 _KINDS = ("prior", "coordinate", "block", "laplace")
 
 
@@ -168,6 +172,7 @@ class _BoundChains(BoundEStep):
         """Refresh the Laplace approximations when due; set draws and adaptation."""
         exploring = gamma in (0.0, 1.0)
         if k == 0 or (exploring and k in self.spec.refresh):
+            self.settings[1] = _FIRST_SEARCHES if k == 0 else _LATER_SEARCHES
             self.settings[4] = 1.0 if k == 0 else 0.0
             visit_all(self.laplace, self.settings)
         self._set_cycles(k)

@@ -24,7 +24,8 @@ __all__ = ["linearise_rows", "log_lik_of_records", "visit_range"]
     void(
         KERNELS, VISITOR, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, VECTOR,
         uint64, int64, int64, int64, VECTOR,
-    )
+    ),
+    deferred=True,
 )  # fmt: skip
 def visit_range(
     kernels, visitor, values, offsets, theta, records, memories, settings,
@@ -47,7 +48,7 @@ def visit_range(
     own_work[0] = out.size  # the owner lives until here
 
 
-@kernel(void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, INDEX, VECTOR, MATRIX))
+@kernel(void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, INDEX, VECTOR, MATRIX), deferred=True)
 def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobian):
     """Predictions at phi and their derivatives by central differences in phi.
 
@@ -88,7 +89,7 @@ def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobia
     own_psi[0] = own_shifted[0] = 0.0  # the owners live until here
 
 
-@kernel(void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, int64, int64, int64, MATRIX))
+@kernel(void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, int64, int64, int64, MATRIX), deferred=True)
 def log_lik_of_records(
     kernels, values, offsets, theta, records, first, latent_size, work_size, out
 ):

@@ -96,6 +96,10 @@ def visit_blocks(
         yield rows, records, values
 
 
+#: Searches for a mode from draws of the prior, besides that from its mean.
+_SEARCHES = 3.0
+
+
 @dataclass(frozen=True)
 class Modes:
     """Laplace approximation of every individual's posterior.
@@ -123,7 +127,7 @@ class Modes:
 def find_modes(
     model: Model, theta: Array, *, start: Array | None = None, n_threads: int | None = None
 ) -> Modes:
-    """Posterior modes by damped Newton steps, from the prior mean and from `start`.
+    """Posterior modes by damped Newton steps, from the prior mean, prior draws and `start`.
 
     Parameters
     ----------
@@ -138,7 +142,7 @@ def find_modes(
     d, size = model.n_coords, model.latent_size
     # The memory of a sampler without chains: scales, then mode and factor.
     memories = np.zeros((model.n_individuals, _moves.memory_size(0, d, size)))
-    settings = np.array([0.0, 1.0, float(d), float(size), 1.0])
+    settings = np.array([0.0, _SEARCHES, float(d), float(size), 1.0])
     if start is not None:
         memories[:, 2 * d : 3 * d] = start
         settings[4] = 0.0

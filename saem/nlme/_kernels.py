@@ -242,16 +242,19 @@ def log_lik(structural, theta, y, latent, work):
 @kernel(PRIOR)
 def prior(theta, y, mean, chol):
     """Mean B' x_i of the random coordinates and the Cholesky factor of Omega."""
-    (_, _, _, _, parameter, beta, _, _, _, factor, _, _, _) = blocks(theta)
-    d = mean.size
+    # Addressed by hand: this runs once per visit, and needs three of the blocks.
+    p, d, p_x = int(theta[0]), mean.size, int(theta[2])
+    parameter_at = _HEADER + 4 * p
+    beta_at = parameter_at + d
+    chol_at = beta_at + 2 * p_x * p + 2 * d * d
     for a in range(d):
-        m = int(parameter[a])
+        m = int(theta[parameter_at + a])
         total = 0.0
-        for j in range(beta.shape[0]):
-            total += y[j] * beta[j, m]
+        for j in range(p_x):
+            total += y[j] * theta[beta_at + j * p + m]
         mean[a] = total
         for b in range(d):
-            chol[a, b] = factor[a, b]
+            chol[a, b] = theta[chol_at + a * d + b]
 
 
 @kernel(ACCUMULATE)

@@ -85,21 +85,21 @@ def _oral(ka: float, k: float, scale: float, time: Array, amt: Array, out: Array
         out[j] = 0.0 if t < 0.0 else value
 
 
-@kernel(STRUCTURAL)
+@kernel(STRUCTURAL, deferred=True)
 def oral_1cpt(psi: Array, columns: Array, out: Array) -> None:
     """One compartment, first-order absorption, by clearance."""
     ka, volume, clearance = psi[0], psi[1], psi[2]
     _oral(ka, clearance / volume, ka / volume, columns[0], columns[1], out)
 
 
-@kernel(STRUCTURAL)
+@kernel(STRUCTURAL, deferred=True)
 def oral_1cpt_k(psi: Array, columns: Array, out: Array) -> None:
     """One compartment, first-order absorption, by elimination rate."""
     ka, volume, k = psi[0], psi[1], psi[2]
     _oral(ka, k, ka / volume, columns[0], columns[1], out)
 
 
-@kernel(STRUCTURAL)
+@kernel(STRUCTURAL, deferred=True)
 def iv_bolus_1cpt(psi: Array, columns: Array, out: Array) -> None:
     """One compartment, dose given at once into it."""
     volume, clearance = psi[0], psi[1]
@@ -110,7 +110,7 @@ def iv_bolus_1cpt(psi: Array, columns: Array, out: Array) -> None:
         out[j] = 0.0 if t < 0.0 else value
 
 
-@kernel(STRUCTURAL)
+@kernel(STRUCTURAL, deferred=True)
 def infusion_1cpt(psi: Array, columns: Array, out: Array) -> None:
     """One compartment, dose given at constant rate; duration 0 is a bolus."""
     volume, clearance = psi[0], psi[1]
@@ -124,7 +124,7 @@ def infusion_1cpt(psi: Array, columns: Array, out: Array) -> None:
         out[j] = 0.0 if t < 0.0 else value
 
 
-@kernel(STRUCTURAL)
+@kernel(STRUCTURAL, deferred=True)
 def emax(psi: Array, columns: Array, out: Array) -> None:
     """Effect that saturates with dose."""
     baseline, maximum, half = psi[0], psi[1], psi[2]
@@ -133,7 +133,7 @@ def emax(psi: Array, columns: Array, out: Array) -> None:
         out[j] = baseline + maximum * dose / (half + dose)
 
 
-@kernel(STRUCTURAL)
+@kernel(STRUCTURAL, deferred=True)
 def sigmoid_emax(psi: Array, columns: Array, out: Array) -> None:
     """Effect that saturates with dose, with a Hill exponent."""
     baseline, maximum, gamma = psi[0], psi[1], psi[3]
@@ -144,7 +144,7 @@ def sigmoid_emax(psi: Array, columns: Array, out: Array) -> None:
         out[j] = baseline + maximum * (share if dose > 0.0 else 0.0)
 
 
-@kernel(STRUCTURAL)
+@kernel(STRUCTURAL, deferred=True)
 def linear(psi: Array, columns: Array, out: Array) -> None:
     """Straight line."""
     base, slope = psi[0], psi[1]
@@ -152,7 +152,7 @@ def linear(psi: Array, columns: Array, out: Array) -> None:
         out[j] = base + slope * columns[0, j]
 
 
-@kernel(STRUCTURAL)
+@kernel(STRUCTURAL, deferred=True)
 def logistic(psi: Array, columns: Array, out: Array) -> None:
     """S-shaped growth, symmetric about its midpoint."""
     asymptote, midpoint, scale = psi[0], psi[1], psi[2]
@@ -160,7 +160,7 @@ def logistic(psi: Array, columns: Array, out: Array) -> None:
         out[j] = asymptote / (1.0 + exp((midpoint - columns[0, j]) / scale))
 
 
-@kernel(STRUCTURAL)
+@kernel(STRUCTURAL, deferred=True)
 def gompertz(psi: Array, columns: Array, out: Array) -> None:
     """S-shaped growth, faster early."""
     asymptote, shift = psi[0], psi[1]
@@ -169,7 +169,7 @@ def gompertz(psi: Array, columns: Array, out: Array) -> None:
         out[j] = asymptote * exp(-shift * exp(log_base * columns[0, j]))
 
 
-@kernel(STRUCTURAL)
+@kernel(STRUCTURAL, deferred=True)
 def asymptotic(psi: Array, columns: Array, out: Array) -> None:
     """Exponential approach to an asymptote."""
     asymptote, initial = psi[0], psi[1]

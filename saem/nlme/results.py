@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NLMEResults"]
 
+#: Random effects up to which the observed information is computed by quadrature.
+_MAX_LOUIS = 4
+
 IndividualKind = Literal["mode", "mean", "sd", "samples"]
 PredictKind = Literal["individual", "population"]
 _KINDS = ("mode", "mean", "sd", "samples")
@@ -34,8 +37,10 @@ class NLMEResults(Results):
 
     Notes
     -----
-    Standard errors come from the expected information of the model linearised
-    around the individuals' modes. `llf` is by importance sampling;
+    Standard errors come from the observed information (`information`): by
+    Louis' formula and quadrature for up to four random effects, which is exact
+    to a fraction of a per cent where linearisation is 5 to 20 % off; by
+    linearisation beyond. `llf` is by importance sampling;
     ``loglik("quadrature")`` computes it without draws for few random effects.
 
     `bic` is the corrected criterion BICc of Delattre, Lavielle and Poursat
@@ -52,9 +57,44 @@ class NLMEResults(Results):
 
     @cached_property
     def _information(self) -> Any:
-        from saem.inference.information import linearised_information
+        return self.information()
 
-        return linearised_information(self.model, self.record.theta, modes=self._modes)
+    def information(self, method: str | None = None) -> Any:
+        """Information about the parameters, from which standard errors are computed.
+
+        Parameters
+        ----------
+        method : {"louis", "linearised", "exact"}, optional
+            ``"louis"``: observed information, complete less missing, the latter
+            by quadrature; the default for up to four random effects.
+            ``"linearised"``: expected information of the model linearised at
+            the individuals' modes; the default beyond. ``"exact"``: second
+            differences of the quadrature log-likelihood.
+
+        Returns
+        -------
+        saem.inference.information.Information
+
+        Raises
+        ------
+        saem.exceptions.OptionError
+            For another method.
+        """
+        from saem.inference import information
+
+        if method is None:
+            method = "louis" if 0 < self.model.n_coords <= _MAX_LOUIS else "linearised"
+        if method == "louis":
+            return information.louis_information(self.model, self.record.theta, modes=self._modes)
+        if method == "linearised":
+            return information.linearised_information(
+                self.model, self.record.theta, modes=self._modes
+            )
+        if method == "exact":
+            return information.exact_information(self.model, self.record.theta)
+        raise OptionError(
+            f"method={method!r}: the information is 'louis', 'linearised' or 'exact'."
+        )
 
     def _covariance(self) -> Array:
         return np.asarray(self._information.cov)
@@ -82,7 +122,8 @@ class NLMEResults(Results):
             return np.zeros(self.n_params)
         from saem.inference.monte_carlo import monte_carlo_errors
 
-        return np.asarray(monte_carlo_errors(self.model, self.record))
+        known = self._information if self._information.method == "Louis" else None
+        return np.asarray(monte_carlo_errors(self.model, self.record, known))
 
     # -- likelihood --------------------------------------------------------------
 
