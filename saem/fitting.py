@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -242,8 +244,9 @@ def _watch(run: Run, watchers: list[Callback], epochs: float) -> FitRecord:
     last: Snapshot | None = None
     for watcher in watchers:
         watcher.begin(algorithm.name, algorithm.n_iter)
+    interruption = _Interruption()
     try:
-        for snapshot in iterate(run):
+        for snapshot in interruption.watch(iterate(run)):
             if not np.all(np.isfinite(snapshot.theta)) or run.status != 0:
                 reason = _failure(run, snapshot.k)
                 break
@@ -262,6 +265,7 @@ def _watch(run: Run, watchers: list[Callback], epochs: float) -> FitRecord:
             if snapshot.n_evals >= epochs * model.n_individuals:
                 reason, converged = f"the budget of {epochs:g} epochs is used up", True
                 break
+            interruption.check()
         else:
             reason, converged = _reason_at_end(algorithm, run)
     except KeyboardInterrupt:
@@ -327,6 +331,39 @@ def _append(history: Trace, snapshot: Snapshot, params: Array) -> None:
     history.gamma.append(snapshot.gamma)
     history.loglik.append(snapshot.loglik)
     history.params.append(params)
+
+
+class _Interruption:
+    """Ctrl-C while a fit runs: taken note of, and acted on between two iterations.
+
+    Raised at once, it could strike inside a library's callback, where Python
+    prints and drops it. A second Ctrl-C is raised at once all the same.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def watch(self, steps: Iterator[Snapshot]) -> Iterator[Snapshot]:
+        """Pass on the steps, with the signal's handler in place meanwhile."""
+        default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ours = default and threading.current_thread() is threading.main_thread()
+        if ours:
+            signal.signal(signal.SIGINT, self._note)
+        try:
+            yield from steps
+        finally:
+            if ours:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def check(self) -> None:
+        """Raise the interruption if it was asked for."""
+        if self.asked:
+            raise KeyboardInterrupt
 
 
 class _AitkenRule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,7 +58,18 @@ class NLMEResults(Results):
 
     @cached_property
     def _information(self) -> Any:
-        return self.information()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = self.information()
+        if found.method == "Louis" and found.unidentified:
+            # Away from the maximum the observed information need not be definite; the
+            # linearised one is, unless parameters really cannot be told apart.
+            return self.information("linearised")
+        for warning in caught:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+        return found
 
     def information(self, method: str | None = None) -> Any:
         """Information about the parameters, from which standard errors are computed.
