@@ -35,7 +35,7 @@ def problem_section(name: str) -> str:
     z = (found.llf["importance"] - found.llf["quadrature"]) / found.llf["importance_error"]
     return "\n".join(
         [
-            f"### {problem.name.capitalize()}",
+            f"### {problem.name[0].upper()}{problem.name[1:]}",
             "",
             table(figures, "parameter"),
             "",
