@@ -18,7 +18,11 @@ from validation import OXBOYS, PD1, PROBLEMS, THEOPHYLLINE, exact_fit, exact_of,
 import saem
 from saem.algorithms import EM
 from saem.estep import Quadrature
-from saem.inference.information import exact_information, louis_information
+from saem.inference.information import (
+    exact_information,
+    linearised_information,
+    louis_information,
+)
 from saem.inference.likelihood import quadrature
 from saem.models.linear_mixed import LinearMixed
 
@@ -244,6 +248,14 @@ def test_the_likelihood_is_right(problem):
 def test_standard_errors_are_within_ten_percent(problem):
     figures = judge(sample_of(needs(problem).name), exact_of(problem.name))
     assert (figures["se_ratio"] - 1.0).abs().max() < 0.1, figures
+
+
+@TABLED
+def test_linearised_standard_errors_are_within_ten_percent(problem):
+    """Those of `linearised_information`, at the exact answer; `bse` may be better."""
+    answer = exact_of(needs(problem).name)
+    linearised = linearised_information(problem.make(), answer.theta).bse
+    np.testing.assert_allclose(linearised, answer.se, rtol=0.1)
 
 
 # -- a thousand subjects ---------------------------------------------------------------------
