@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Any
 
 import numba
 from numba.core import config
+from numba.core.caching import IndexDataCacheFile
 
 __all__ = ["compiled", "helper", "kernel", "routine"]
 
@@ -37,7 +39,7 @@ def _helper_files() -> tuple[Path, ...]:
     """Source files of the package whose functions are compiled into kernels of others."""
     import saem
 
-    folders = [Path(saem.__file__).parent]
+    folders = [Path(saem.__path__[0])]
     for name in ("models", "datasets"):  # the build may map these to other places
         spec = find_spec(f"saem.{name}")
         folders += [Path(p) for p in (spec.submodule_search_locations or ())] if spec else []
@@ -56,11 +58,44 @@ def _fingerprint(source: str) -> tuple[int, int]:
     return int.from_bytes(digest.digest(), "big"), 0
 
 
+@functools.cache
+def _cache_folder() -> Path | None:
+    """Folder of the user's own for compiled code, one per place of the package.
+
+    Not beside the source: an uninstall would leave a folder of that name behind,
+    which Python then takes for the package. None leaves the choice to numba:
+    where NUMBA_CACHE_DIR says so, or where there is no writable place.
+    """
+    import saem
+
+    if config.CACHE_DIR:
+        return None
+    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    try:
+        base = Path(home) if home else Path.home() / ".cache"
+        place = hashlib.blake2b(saem.__path__[0].encode(), digest_size=6).hexdigest()
+        folder = base / "saem" / place
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
 def _stamp(dispatcher: Any) -> None:
-    """Make the dispatcher's cache depend on the helpers' source too."""
-    cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-    if cache_file is not None and hasattr(cache_file, "_source_stamp"):
-        cache_file._source_stamp = _fingerprint(dispatcher.py_func.__code__.co_filename)
+    """Make the dispatcher's cache depend on the helpers' source, in a folder of the user's."""
+    cache: Any = getattr(dispatcher, "_cache", None)
+    function = dispatcher.py_func
+    if not hasattr(cache, "_cache_file"):
+        return
+    folder = _cache_folder()
+    if folder is not None:
+        cache._cache_path = str(folder / function.__module__)
+        os.makedirs(cache._cache_path, exist_ok=True)
+    cache._cache_file = IndexDataCacheFile(
+        cache_path=cache._cache_path,
+        filename_base=cache._impl.filename_base,
+        source_stamp=_fingerprint(function.__code__.co_filename),
+    )
 
 
 class Deferred:

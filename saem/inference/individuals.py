@@ -107,7 +107,7 @@ def conditional(
     """
     if method not in ("auto", "quadrature", "chains"):
         raise OptionError(f"method={method!r} must be 'auto', 'quadrature' or 'chains'.")
-    n_nodes = nodes_for(model.n_coords)
+    n_nodes = nodes_for(model.n_coords, model.n_individuals)
     if method == "quadrature" and n_nodes is None:
         raise OptionError(
             f"quadrature is too costly for {model.n_coords} random effects. Remedy: "

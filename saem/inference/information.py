@@ -244,7 +244,7 @@ def louis_information(
     from saem.inference.linearisation import linearise
     from saem.inference.posterior import Curvature, nodes_for, quadrature_records, scores, split
 
-    n_nodes = nodes_for(model.n_coords)
+    n_nodes = nodes_for(model.n_coords, model.n_individuals)
     if n_nodes is None:
         raise OptionError(
             f"the missing information is computed by quadrature, which {model.n_coords} random "

@@ -23,6 +23,9 @@ __all__ = [
     "quadrature",
 ]
 
+#: Default draws per individual: at most, at least, and of all together in between.
+_MOST_SAMPLES, _FEWEST_SAMPLES, _ALL_SAMPLES = 5000, 1000, 500_000
+
 #: Draws of the pilot run; inflation of the proposals, in standard deviations.
 _PILOT = 800
 _INFLATION = 1.15
@@ -281,7 +284,7 @@ def importance_sampling(
     model: Model,
     theta: Array,
     *,
-    n_samples: int = 5000,
+    n_samples: int | None = None,
     df: int = 5,
     seed: SeedLike = 0,
     modes: Modes | None = None,
@@ -295,9 +298,10 @@ def importance_sampling(
         With Gaussian random effects.
     theta : ndarray
         Packed parameters.
-    n_samples : int
+    n_samples : int, optional
         Draws per individual, on average: individuals whose weights vary more
-        get more of them.
+        get more of them. By default 5000, fewer (down to 1000) for more than a
+        hundred individuals.
     df : int
         Degrees of freedom of the Student proposals.
     seed : int, SeedSequence, Generator or None
@@ -329,6 +333,8 @@ def importance_sampling(
     require_gaussian(model, "importance sampling")
     if isinstance(df, bool) or not isinstance(df, int | np.integer) or not 1 <= df <= 100:
         raise OptionError(f"df={df!r} must be a whole number from 1 to 100.")
+    if n_samples is None:
+        n_samples = max(_FEWEST_SAMPLES, min(_MOST_SAMPLES, _ALL_SAMPLES // model.n_individuals))
     if n_samples < 10:
         raise OptionError(f"n_samples={n_samples!r} must be at least 10.")
     n, d = model.n_individuals, model.n_coords
@@ -348,7 +354,7 @@ def importance_sampling(
         )  # fmt: skip
         return records
 
-    pilot_pairs = min(_PILOT, n_samples) // 2
+    pilot_pairs = max(50, min(_PILOT, n_samples // 4) // 2)
     pilot = run(modes.phi, modes.factor, np.full(n, float(pilot_pairs)), 1.0, 0)
     centre, factor = _recentred(modes, pilot, d)
     pairs = _shares(pilot[:, 3], 0.5 * n_samples)

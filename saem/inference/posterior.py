@@ -25,21 +25,31 @@ __all__ = ["nodes_for", "quadrature_records", "scores"]
 
 #: Nodes per random effect, by their number.
 _NODES = {0: 1, 1: 15, 2: 11, 3: 9, 4: 5}
+#: Nodes of all individuals together beyond which fewer are taken for each, and the fewest.
+_MOST_NODES, _FEWEST = 400_000, 5
 
 
-def nodes_for(d: int) -> int | None:
+def nodes_for(d: int, n_individuals: int = 1) -> int | None:
     """Nodes per random effect for posterior moments, None where they are too many.
 
     Parameters
     ----------
     d : int
         Random effects.
+    n_individuals : int
+        Of very many individuals each gets fewer nodes: the errors of their
+        moments differ in sign, and average out.
 
     Returns
     -------
     int or None
     """
-    return _NODES.get(d)
+    nodes = _NODES.get(d)
+    if nodes is None:
+        return None
+    while nodes > _FEWEST and n_individuals * nodes**d > _MOST_NODES:
+        nodes -= 1
+    return nodes
 
 
 def quadrature_records(
