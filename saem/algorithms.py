@@ -194,7 +194,7 @@ def saem_path(n_individuals: int) -> int:
     """States of a chain that SAEM averages into one simulated statistic; see `SAEM`."""
     if n_individuals >= _MANY:
         return 2
-    return 8 if n_individuals >= 50 else 4
+    return 16 if n_individuals >= 50 else 3
 
 
 @dataclass(frozen=True)
@@ -238,8 +238,8 @@ class SAEM(Algorithm):
       in 60-80 % of cases on the usual models, so that successive states are
       almost independent; the walk serves the individuals for which the
       approximation is poor. The states of several such cycles are averaged
-      into one simulated statistic: 4 below 50 individuals (which have several
-      chains), 8 up to 400, 2 beyond. That takes 8, 16 or 4 likelihood
+      into one simulated statistic: 3 below 50 individuals (which have several
+      chains), 16 up to 400, 2 beyond. That takes 6, 32 or 4 likelihood
       evaluations, where the customary two sweeps of three walks take 12 to 14
       for a single state. Monte Carlo error is then 1 to 10 % of the standard
       errors after 400 iterations.

@@ -20,7 +20,15 @@ import numpy as np
 from saem._jit import helper
 from saem._math import log, sincos_2pi
 
-__all__ = ["SeedLike", "fill_log_uniform", "fill_normal", "resolve_seed", "stream", "uniform"]
+__all__ = [
+    "SeedLike",
+    "fill_log_uniform",
+    "fill_normal",
+    "resolve_seed",
+    "stream",
+    "substream",
+    "uniform",
+]
 
 SeedLike = int | np.random.SeedSequence | np.random.Generator | None
 
@@ -85,6 +93,12 @@ def stream(seed, individual, iteration):
     key = _mix(np.uint64(seed) + _GOLDEN)
     key = _mix(key ^ _mix((np.uint64(individual) + np.uint64(1)) * _GOLDEN))
     return _mix(key ^ _mix((np.uint64(iteration) + np.uint64(1)) * _MULTIPLY_1))
+
+
+@helper
+def substream(key, chain, part):
+    """Key of a part of a stream, for one of several chains."""
+    return _mix(key ^ ((np.uint64(chain) << np.uint64(32)) + np.uint64(part) + np.uint64(1)))
 
 
 @helper

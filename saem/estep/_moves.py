@@ -20,7 +20,7 @@ from saem._laplace import color, laplace, whiten
 from saem._linalg import assign
 from saem._math import exp, log
 from saem._types import VISIT
-from saem.random import fill_log_uniform, fill_normal, stream
+from saem.random import fill_log_uniform, fill_normal, stream, substream
 
 #: Codes of the moves.
 PRIOR, COORDINATE, BLOCK, LAPLACE = 0, 1, 2, 3
@@ -242,7 +242,7 @@ def visit_chains(kernels, theta, y, record, memory, settings, key, work):
         for cycle in range(cycles):
             at = cycle % group
             if at == 0:
-                sub = stream(key, chain, cycle)
+                sub = substream(key, chain, cycle)
                 position = fill_normal(sub, 0, normals)
                 fill_log_uniform(sub, position, log_uniforms)
             log_lik = run_moves(

@@ -20,7 +20,7 @@ __all__ = ["BlockWalk", "CoordinateWalk", "IndependentLaplace", "MonteCarlo", "P
 
 #: Searches for a mode from draws of the prior, besides that from its mean: before the
 #: first iteration, when the prior is wide and chains are placed, and at a refresh.
-_FIRST_SEARCHES, _LATER_SEARCHES = 3, 0
+_FIRST_SEARCHES, _LATER_SEARCHES = 4, 1
 
 _KINDS = ("prior", "coordinate", "block", "laplace")
 
@@ -252,7 +252,7 @@ class MonteCarlo(EStep):
     path: int = 1
     adaptation: str = "individual"
     exact: bool = True
-    refresh: tuple[int, ...] = (5, 20, 80)
+    refresh: tuple[int, ...] = (5, 20, 50)
     name: ClassVar[str] = "Monte Carlo"
     needs: ClassVar[str] = "gaussian"
     gives_loglik: ClassVar[bool] = False

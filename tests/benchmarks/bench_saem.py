@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 import saem
+from saem.algorithms import SAEM_MOVES, saem_path
 from saem.engine import Run
 
 REPEATS = 15
@@ -75,7 +76,8 @@ def iteration_seconds(model: saem.NLME, n_threads: int, iterations: int = 20) ->
 def main() -> None:
     """Print the ratios."""
     model = thousand_subjects()
-    evaluations = 13  # 4 cycles of 3 moves, and one of the state itself
+    # The moves of every state of a path, and one of the state a visit begins with.
+    evaluations = 1 + saem_path(model.n_individuals) * sum(move.sweeps for move in SAEM_MOVES)
     x = -5.0 * np.random.default_rng(0).random(2 * model.nobs)
     exponentials(x, 1)
     yardstick = best_of(lambda: exponentials(x, evaluations))
