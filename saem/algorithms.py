@@ -193,7 +193,7 @@ _MANY = 400
 def saem_path(n_individuals: int) -> int:
     """States of a chain that SAEM averages into one simulated statistic; see `SAEM`."""
     if n_individuals >= _MANY:
-        return 2
+        return 4
     return 16 if n_individuals >= 50 else 3
 
 
@@ -239,7 +239,7 @@ class SAEM(Algorithm):
       almost independent; the walk serves the individuals for which the
       approximation is poor. The states of several such cycles are averaged
       into one simulated statistic: 3 below 50 individuals (which have several
-      chains), 16 up to 400, 2 beyond. That takes 6, 32 or 4 likelihood
+      chains), 16 up to 400, 4 beyond. That takes 6, 32 or 8 likelihood
       evaluations, where the customary two sweeps of three walks take 12 to 14
       for a single state. Monte Carlo error is then 1 to 10 % of the standard
       errors after 400 iterations.
