@@ -41,6 +41,11 @@ ACCUMULATE = void(float64, VECTOR, VECTOR, VECTOR)
 MAXIMIZE = int64(VECTOR, VECTOR)
 #: project(s, theta): moves s to the nearest admissible statistic, in place.
 PROJECT = void(VECTOR, VECTOR)
+#: classify(theta, y, latent, work) -> log p(y, z): writes the most probable z, as a draw.
+CLASSIFY = EXPECT
+#: surrogate(s, theta) -> <s, phi(theta)> - psi(theta), what `maximize` maximises (terms free of
+#: theta left out): the complete-data log-likelihood per individual, penalties included.
+SURROGATE = float64(VECTOR, VECTOR)
 #: block(theta, values, s, work) -> log-likelihood of many equal-length records at once,
 #: adding the sum of their expected statistics to s.
 BLOCK = float64(VECTOR, VECTOR, VECTOR, VECTOR)
@@ -55,6 +60,8 @@ _FIELDS: tuple[tuple[str, Any], ...] = (
     ("maximize", MAXIMIZE),
     ("project", PROJECT),
     ("block", BLOCK),
+    ("classify", CLASSIFY),
+    ("surrogate", SURROGATE),
 )
 
 
@@ -74,6 +81,8 @@ class Functions(NamedTuple):
     maximize: Any
     project: Any
     block: Any
+    classify: Any
+    surrogate: Any
 
 
 @structref.register
@@ -108,7 +117,10 @@ structref.define_boxing(VisitorType, Visitor)
 
 
 @kernel(KERNELS(*(FunctionType(sig) for _, sig in _FIELDS)))
-def _make_kernels(structural, expect, log_lik, prior, draw, accumulate, maximize, project, block):
+def _make_kernels(
+    structural, expect, log_lik, prior, draw, accumulate, maximize, project, block, classify,
+    surrogate,
+):  # fmt: skip
     fns = structref.new(KERNELS)
     fns.structural = structural
     fns.expect = expect
@@ -119,6 +131,8 @@ def _make_kernels(structural, expect, log_lik, prior, draw, accumulate, maximize
     fns.maximize = maximize
     fns.project = project
     fns.block = block
+    fns.classify = classify
+    fns.surrogate = surrogate
     return fns
 
 
@@ -142,6 +156,8 @@ def unpack(kernels):
         kernels.maximize,
         kernels.project,
         kernels.block,
+        kernels.classify,
+        kernels.surrogate,
     )
 
 
@@ -186,6 +202,19 @@ def no_block(theta, values, s, work):
     return np.nan
 
 
+@kernel(CLASSIFY)
+def no_classify(theta, y, latent, work):
+    """Stand for `classify` in models whose latent variable has no modes to choose from."""
+    latent[:] = np.nan
+    return np.nan
+
+
+@kernel(SURROGATE)
+def no_surrogate(s, theta):
+    """Stand for `surrogate` in models that do not tell what they maximise."""
+    return np.nan
+
+
 class _Plain:
     """Stand-in for a compiled record when the compiler is switched off."""
 
@@ -204,6 +233,8 @@ def make_kernels(
     draw: Any = no_draw,
     project: Any = no_project,
     block: Any = no_block,
+    classify: Any = no_classify,
+    surrogate: Any = no_surrogate,
 ) -> Any:
     """Put a model's compiled functions into one record for the engine's loops."""
     functions = {
@@ -216,6 +247,8 @@ def make_kernels(
         "maximize": maximize,
         "project": project,
         "block": block,
+        "classify": classify,
+        "surrogate": surrogate,
     }
     if config.DISABLE_JIT:
         return _Plain(**functions)

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from saem.exceptions import ModelError
+
 if TYPE_CHECKING:
     from saem.results import Results
     from saem.statistics import Packed
@@ -61,7 +63,8 @@ class Model(ABC):
     capabilities : frozenset of str
         Of ``"expect"`` (exact E-step), ``"draw"`` (exact sampler),
         ``"gaussian"`` (`log_lik` and `prior`), ``"block"`` (exact E-step of
-        many records at once).
+        many records at once), ``"classify"`` (most probable latent value),
+        ``"surrogate"`` (the objective of `maximize`).
     param_names : list of str
         Names of the free parameters, in the order of `params_of`.
     maximize_errors : dict of int to str
@@ -97,6 +100,31 @@ class Model(ABC):
 
     def check_theta(self, theta: Array) -> None:  # noqa: B027 (a default, not a gap)
         """Raise `ModelError` if a starting theta is not admissible."""
+
+    @classmethod
+    def example(cls, rng: np.random.Generator, n: int = 60) -> Model:
+        """Return a small simulated instance, on which `saem.checks` runs.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        n : int
+            Number of individuals.
+
+        Returns
+        -------
+        Model
+            With `start` near the truth, so that every algorithm has the same maximum to find.
+        """
+        raise ModelError(f"{cls.__name__} has no example; saem.checks needs `example(rng, n)`.")
+
+    def reweighted(self, weights: Array) -> Model:
+        """Return the same model and data with other weights of the individuals.
+
+        A weight multiplies an individual's statistic and log-likelihood; a weight of 2 is
+        the same as the individual standing there twice, 0 as its absence.
+        """
+        raise ModelError(f"{self.name} takes no weights of individuals.")
 
     def record_of(self, i: int) -> Array:
         """Data record of individual i."""
