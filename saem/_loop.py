@@ -1,8 +1,8 @@
-"""The compiled loops of the engine: visit individuals, add statistics, move s.
+"""The compiled loops of the engine over all individuals, and the step of the statistic.
 
-These are the only loops over individuals in the library's fitting code. They
-are compiled once for the function types of `saem._types` and serve all models
-and E-steps.
+These and the iterations over batches (`saem._advance`) are the only loops over
+individuals in the library's fitting code. They are compiled once for the function
+types of `saem._types` and serve all models and E-steps.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
 from saem.random import stream
 
 __all__ = [
-    "advance",
     "collect",
     "conditional_loglik",
     "move",
     "sweep",
     "sweep_blocks",
     "visit_at",
+    "visit_each",
 ]
 
-#: Codes of the proxies that `advance` knows.
-MINI_BATCH, INCREMENTAL = 1, 2
+#: What a row of the memory holds: a record of weighted draws, or the statistic of one.
+RECORDS, STATISTICS = 0, 1
 
 
 @helper
@@ -45,24 +45,45 @@ def add_record(functions, weight, y, record, latent_size, s):
         functions.accumulate(weight * record[at], y, record[at + 1 : at + width], s)
 
 
+@helper
+def add_row(functions, weight, y, row, latent_size, form, s):
+    """Add ``weight`` times the statistic that a row of the memory stands for."""
+    if form == STATISTICS:
+        for m in range(s.size):
+            s[m] += weight * row[m]
+    else:
+        add_record(functions, weight, y, row, latent_size, s)
+
+
+@helper
+def visit_into(functions, visit, theta, y, row, scratch, memory, settings, key, work, size, form):
+    """Visit an individual; its record, or the statistic of it, goes into `row`."""
+    if form == STATISTICS:
+        value = visit(functions, theta, y, scratch, memory, settings, key, work)
+        row[:] = 0.0
+        add_record(functions, 1.0, y, scratch, size, row)
+        return value
+    return visit(functions, theta, y, row, memory, settings, key, work)
+
+
 @kernel(
     void(
         KERNELS, VISITOR, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, VECTOR,
-        uint64, int64, int64, int64, int64, int64, int64, int64, MATRIX,
+        uint64, int64, int64, int64, int64, int64, int64, int64, int64, int64, MATRIX,
     ),
     deferred=True,
 )  # fmt: skip
 def sweep(
     kernels, visitor, values, offsets, theta, records, memories, settings,
-    seed, iteration, n, leaf, first, last, latent_size, work_size, partial,
+    seed, iteration, n, leaf, first, last, latent_size, record_size, form, work_size, partial,
 ):  # fmt: skip
     """Visit all individuals of the leaves first..last-1 and sum their statistics.
 
     Row j of `partial` receives the mean statistic's share of leaf j, then its
-    log-likelihood. Without a row of `records` for each individual, records are not kept.
+    log-likelihood. Without a row of `records` for each individual, nothing is kept.
     """
     functions, visit = unpack(kernels), visitor.visit
-    own_work, own_scratch = np.empty(max(1, work_size)), np.empty(records.shape[1])
+    own_work, own_scratch = np.empty(max(1, work_size)), np.empty(record_size)
     work, scratch = borrow(own_work), borrow(own_scratch)
     values, theta, settings = borrow(values), borrow(theta), borrow(settings)
     records, memories, partial = borrow(records), borrow(memories), borrow(partial)
@@ -74,10 +95,13 @@ def sweep(
         total = 0.0
         for i in range(j * leaf, min(n, (j + 1) * leaf)):
             y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
-            record = records[i] if keep else scratch
+            row = records[i] if keep else scratch
             key = stream(seed, i, iteration)
-            total += visit(functions, theta, y, record, memories[i], settings, key, work)
-            add_record(functions, 1.0 / n, y, record, latent_size, sums)
+            total += visit_into(
+                functions, visit, theta, y, row, scratch, memories[i], settings, key, work,
+                latent_size, form if keep else RECORDS,
+            )  # fmt: skip
+            add_row(functions, 1.0 / n, y, row, latent_size, form if keep else RECORDS, sums)
         partial[j, q] = total
     # The owners live until here, whatever the compiler thinks of them.
     own_work[0] = own_scratch.size
@@ -101,9 +125,9 @@ def sweep_blocks(kernels, values, offsets, theta, n, leaf, first, last, work_siz
             sums[m] /= n
 
 
-@kernel(void(KERNELS, VECTOR, INDEX, MATRIX, int64, int64, int64, MATRIX), deferred=True)
-def collect(kernels, values, offsets, records, n, leaf, latent_size, partial):
-    """Sum the statistics of kept records, in the order in which `sweep` does."""
+@kernel(void(KERNELS, VECTOR, INDEX, MATRIX, int64, int64, int64, int64, MATRIX), deferred=True)
+def collect(kernels, values, offsets, records, n, leaf, latent_size, form, partial):
+    """Sum the statistics of the memory, in the order in which `sweep` does."""
     functions = unpack(kernels)
     q = partial.shape[1] - 1
     for j in range(partial.shape[0]):
@@ -111,7 +135,7 @@ def collect(kernels, values, offsets, records, n, leaf, latent_size, partial):
         sums[:] = 0.0
         for i in range(j * leaf, min(n, (j + 1) * leaf)):
             y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
-            add_record(functions, 1.0 / n, y, records[i], latent_size, sums)
+            add_row(functions, 1.0 / n, y, records[i], latent_size, form, sums)
 
 
 @kernel(
@@ -132,6 +156,28 @@ def visit_at(
     return visitor.visit(unpack(kernels), theta, y, record, memories[i], settings, key, work)
 
 
+@kernel(
+    void(
+        KERNELS, VISITOR, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, VECTOR,
+        uint64, int64, INDEX, int64, int64, MATRIX,
+    ),
+    deferred=True,
+)  # fmt: skip
+def visit_each(
+    kernels, visitor, values, offsets, theta, records, memories, settings,
+    seed, iteration, chosen, latent_size, work_size, out,
+):  # fmt: skip
+    """Visit some individuals and keep their statistics apart: one row of `out` each."""
+    functions, work = unpack(kernels), np.empty(max(1, work_size))
+    for j in range(chosen.size):
+        i = chosen[j]
+        y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
+        key = stream(seed, i, iteration)
+        visitor.visit(functions, theta, y, records[j], memories[i], settings, key, work)
+        out[j, :] = 0.0
+        add_record(functions, 1.0, y, records[j], latent_size, out[j])
+
+
 @routine
 def step_towards(target, step, s):
     """Move s towards the target; exactly onto it when the step is 1."""
@@ -143,89 +189,45 @@ def step_towards(target, step, s):
 
 
 @routine
-def move_guarded(functions, target, rho, gamma, fast, s, theta, counts):
+def move_guarded(functions, target, rho, gamma, fast, s, theta, counts, before):
     """One step of both sequences, and the parameters of the new statistic.
 
     ``S <- S + rho (target - S)``, ``s <- s + gamma (S - s)``,
     ``theta <- T(s)``. A statistic that no parameters belong to is met by
-    halving gamma up to five times, then by projection; both are counted.
+    halving the step up to five times (rho where it is below 1, else gamma),
+    then by projection; both are counted. `before` has room for both sequences.
     """
-    step_towards(target, rho, fast)
-    if gamma == 0.0:
-        return 0
-    before = s.copy()
-    step = gamma
-    attempts = 6 if np.isfinite(before[0]) else 1
-    for _ in range(attempts):
-        assign(s, before)
-        step_towards(fast, step, s)
+    q = s.size
+    assign(before[:q], fast)
+    assign(before[q:], s)
+    attempts = 6 if gamma > 0.0 and np.isfinite(s[0]) else 1
+    for attempt in range(attempts):
+        if attempt > 0:
+            assign(fast, before[:q])
+            assign(s, before[q:])
+            if rho < 1.0:
+                rho *= 0.5
+            else:
+                gamma *= 0.5
+        step_towards(target, rho, fast)
+        if gamma == 0.0:
+            return 0
+        step_towards(fast, gamma, s)
         if functions.maximize(s, theta) == 0:
             return 0
         counts[0] += 1
-        step *= 0.5
     functions.project(s, theta)
     counts[1] += 1
+    if gamma == 1.0:
+        assign(fast, s)
     return functions.maximize(s, theta)
 
 
 @kernel(int64(KERNELS, VECTOR, float64, float64, VECTOR, VECTOR, VECTOR, INDEX))
 def move(kernels, target, rho, gamma, fast, s, theta, counts):
     """Compiled entry to `move_guarded`; returns 0 or the code of a failed M-step."""
-    return move_guarded(unpack(kernels), target, rho, gamma, fast, s, theta, counts)
-
-
-@kernel(
-    int64(
-        KERNELS, VISITOR, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, VECTOR,
-        uint64, int64, int64, int64, int64, int64, int64,
-        INDEX, int64, VECTOR, VECTOR, VECTOR, VECTOR, VECTOR, INDEX,
-    ),
-    deferred=True,
-)  # fmt: skip
-def advance(
-    kernels, visitor, values, offsets, theta, records, memories, settings,
-    seed, iteration, n, proxy, batch, latent_size, work_size,
-    order, n_iter, rho, gamma, mean, fast, s, counts,
-):  # fmt: skip
-    """Run iterations that visit `batch` individuals each, without leaving compiled code.
-
-    `order` lists the individuals, batch by batch; `mean` is the mean statistic
-    of the kept records (incremental proxy only). Returns 0, or the code of a
-    failed M-step.
-    """
-    functions, visit = unpack(kernels), visitor.visit
-    own_work, own_fresh = np.empty(max(1, work_size)), np.empty((batch, records.shape[1]))
-    work, fresh = borrow(own_work), borrow(own_fresh)
-    values, theta, settings = borrow(values), borrow(theta), borrow(settings)
-    records, memories = borrow(records), borrow(memories)
-    target = np.zeros(s.size)
-    status = 0
-    for t in range(n_iter):
-        chosen = order[t * batch : (t + 1) * batch]
-        for b in range(batch):
-            i = chosen[b]
-            y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
-            key = stream(seed, i, iteration + t)
-            visit(functions, theta, y, fresh[b], memories[i], settings, key, work)
-        if proxy == MINI_BATCH:
-            target[:] = 0.0
-        for b in range(batch):
-            i = chosen[b]
-            y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
-            if proxy == MINI_BATCH:
-                add_record(functions, 1.0 / batch, y, fresh[b], latent_size, target)
-            else:
-                add_record(functions, -1.0 / n, y, records[i], latent_size, mean)
-                add_record(functions, 1.0 / n, y, fresh[b], latent_size, mean)
-                records[i, :] = fresh[b]
-        if proxy == INCREMENTAL:
-            assign(target, mean)
-        status = move_guarded(functions, target, rho[t], gamma[t], fast, s, theta, counts)
-        if status != 0:
-            break
-    # The owners live until here, whatever the compiler thinks of them.
-    own_work[0] = own_fresh.size
-    return status
+    before = np.empty(2 * s.size)
+    return move_guarded(unpack(kernels), target, rho, gamma, fast, s, theta, counts, before)
 
 
 @kernel(

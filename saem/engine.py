@@ -6,6 +6,7 @@ S <- S + rho (target - S);   s <- s + gamma (S - s);   theta <- T(s)
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saem import _loop
+from saem import _advance, _loop
 from saem.contract import Array, Model
 from saem.estep import EStep
 from saem.exceptions import OptionError
 from saem.proxies import Proxy
 from saem.random import SeedLike, resolve_seed
-from saem.schedules import Schedule
+from saem.schedules import Measured, Schedule, values
 from saem.statistics import leaf_size
 
 __all__ = ["Combination", "Run", "Snapshot", "iterate"]
@@ -64,6 +65,10 @@ class Combination:
     annealing: float | None = None
     annealing_until: int = 0
     tolerance: float | None = None
+
+
+#: Individuals whose statistics tell the scale of each coordinate; see `Run.weigh`.
+_SCALE_SAMPLE = 256
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,8 @@ class Run:
     seed : int, SeedSequence, Generator or None
     n_threads, block_size : int, optional
         Of no influence on the numbers.
+    resolution : int, optional
+        Iterations per snapshot of algorithms that visit batches; a pass by default.
     """
 
     def __init__(
@@ -124,7 +131,10 @@ class Run:
         seed: SeedLike = None,
         n_threads: int | None = None,
         block_size: int | None = None,
+        resolution: int | None = None,
     ) -> None:
+        if resolution is not None and resolution < 1:
+            raise OptionError(f"resolution={resolution!r} must be at least 1 iteration.")
         self.model = model
         self.algorithm = algorithm
         self.seed, self.rng = resolve_seed(seed)
@@ -134,7 +144,18 @@ class Run:
         self.s = np.full(q, np.nan)
         self.fast = np.full(q, np.nan)
         self.mean = np.zeros(q)
-        self.counts = np.zeros(2, dtype=np.int64)
+        #: Halved steps, projections, and visits inside of batches.
+        self.counts = np.zeros(3, dtype=np.int64)
+        #: An earlier theta, at which a proxy evaluates old statistics.
+        self.reference = self.theta.copy()
+        #: State of a step that is measured as the run goes; empty for scheduled steps.
+        self.auto = np.zeros(0)
+        #: What a proxy remembers between its steps, arrays and numbers by name.
+        self.proxy_state: dict[str, Any] = {}
+        #: How many statistics were averaged inside of batches, and their average.
+        self.average = np.zeros(1 + q)
+        self.resolution = resolution
+        self._slots = np.zeros(0, dtype=np.int64)
         self.k = 0
         self.n_evals = 0
         self.loglik = np.nan
@@ -144,8 +165,9 @@ class Run:
         self.numerical: dict[str, Array] = {}
         self._has_numerical = "numerical" in model.capabilities
         self.remembers = algorithm.proxy.remembers or self._has_numerical
+        self.form = self._choose_form()
         rows = model.n_individuals if self.remembers else 0
-        self.records = np.zeros((rows, self.bound.record_size))
+        self.records = np.zeros((rows, self._row_size))
         self.n_threads = check_threads(n_threads)
         self.leaf = leaf_size(model.n_individuals)
         self.n_leaves = -(-model.n_individuals // self.leaf)
@@ -153,6 +175,22 @@ class Run:
         self.block = self._leaves_per_block(block_size)
         self._pool: ThreadPoolExecutor | None = None
         self._last_pass = 0.0
+
+    def _choose_form(self) -> int:
+        """Decide what the memory holds of an individual: its record, or its statistic.
+
+        The record, which is short for most models and what a numerical M-step needs; the
+        statistic where records change their length, as with growing numbers of draws.
+        """
+        if self._has_numerical or not self.algorithm.proxy.remembers or self.bound.constant_size:
+            return _loop.RECORDS
+        return _loop.STATISTICS
+
+    @property
+    def _row_size(self) -> int:
+        """Numbers in a row of the memory."""
+        statistics = self.form == _loop.STATISTICS
+        return self.model.stat_spec.size if statistics else self.bound.record_size
 
     def _leaves_per_block(self, block_size: int | None) -> int:
         if block_size is None:
@@ -181,7 +219,7 @@ class Run:
             _loop.sweep(
                 model.kernels, visitor, model.values, model.offsets, self.theta, records,
                 bound.memories, settings, self.seed, iteration, model.n_individuals, self.leaf,
-                first, last, latent_size, bound.work_size, partial,
+                first, last, latent_size, bound.record_size, self.form, bound.work_size, partial,
             )  # fmt: skip
 
         self._parallel(work)
@@ -206,8 +244,8 @@ class Run:
         start = time.perf_counter()
         bound = self.bound
         bound.before(k, self.algorithm.gamma(k), self._visit_all)
-        if self.remembers and self.records.shape[1] != bound.record_size:
-            self.records = np.zeros((self.model.n_individuals, bound.record_size))
+        if self.remembers and self.records.shape[1] != self._row_size:
+            self.records = np.zeros((self.model.n_individuals, self._row_size))
         blocked = (
             not self.remembers
             and self.algorithm.estep.name == "exact"
@@ -231,7 +269,7 @@ class Run:
         model = self.model
         _loop.collect(
             model.kernels, model.values, model.offsets, self.records, model.n_individuals,
-            self.leaf, model.latent_size, self.partial,
+            self.leaf, model.latent_size, self.form, self.partial,
         )  # fmt: skip
         return np.asarray(self.partial.sum(axis=0)[:-1])
 
@@ -262,33 +300,75 @@ class Run:
         )
         if gamma == 0.0:
             return
-        if self._has_numerical:
-            model.numerical_step(before, self.theta, self.records, gamma, self)  # type: ignore[attr-defined]
+        self._finish_parameters(before, gamma)
         if algorithm.annealing is not None and k < algorithm.annealing_until:
             model.anneal(before, self.theta, algorithm.annealing)  # type: ignore[attr-defined]
 
-    def batch_pass(self, order: NDArray[np.int64], batch: int, code: int) -> int:
-        """Run the iterations that visit `order`, batch by batch, in compiled code."""
+    def weigh(self) -> None:
+        """Set up the measured step: weights that make the statistic's coordinates comparable.
+
+        The weight of a coordinate is one over its variance among individuals, taken from
+        at most `_SCALE_SAMPLE` of them at the current theta.
+        """
+        if not isinstance(self.algorithm.rho, Measured):
+            return
+        model, bound, n = self.model, self.bound, self.model.n_individuals
+        chosen = np.unique(np.linspace(0, n - 1, min(n, _SCALE_SAMPLE)).astype(np.int64))
+        statistics = np.zeros((chosen.size, self.s.size))
+        # On copies: looking at an individual must not move its chain.
+        _loop.visit_each(
+            model.kernels, bound.visitor, model.values, model.offsets, self.theta,
+            np.zeros((chosen.size, bound.record_size)), bound.memories.copy(), bound.settings,
+            self.seed, self.k, chosen, model.latent_size, bound.work_size, statistics,
+        )  # fmt: skip
+        self.n_evals += chosen.size * bound.evals
+        variance = statistics.var(axis=0)
+        floor = 1e-20 * np.maximum(1.0, np.abs(statistics).max(axis=0)) ** 2
+        weights = np.where(variance > floor, 1.0 / np.maximum(variance, floor), 0.0)
+        head = np.zeros(_advance.AUTO_HEAD)
+        head[-2:] = self.algorithm.rho.least, self.algorithm.rho.first
+        self.auto = np.concatenate([head, weights, np.zeros(self.s.size)])
+
+    def batch_pass(
+        self,
+        order: NDArray[np.int64],
+        batch: int,
+        code: int,
+        second: NDArray[np.int64] | None = None,
+    ) -> int:
+        """Run the iterations that visit `order` (and `second`), batch by batch, compiled."""
         model, bound, algorithm = self.model, self.bound, self.algorithm
         n_iter = order.size // batch
-        steps = range(self.k, self.k + n_iter)
-        gamma = np.array([algorithm.gamma(k) for k in steps])
-        rho = np.array([algorithm.rho(k) for k in steps])
+        gamma = values(algorithm.gamma, self.k, n_iter)
+        rho = values(algorithm.rho, self.k, n_iter)
         if not np.isfinite(self.s[0]):
             gamma[0] = rho[0] = 1.0
+        if second is not None and self._slots.size == 0:
+            self._slots = np.zeros(model.n_individuals, dtype=np.int64)
         bound.before(self.k, gamma[0], self._visit_all)
-        records = self.records if self.remembers else np.empty((0, bound.record_size))
-        self.status = _loop.advance(
+        records = self.records if self.remembers else np.empty((0, self._row_size))
+        before, visits = self.theta.copy(), self.counts[2]
+        averages = algorithm.average_from is not None and self.k >= algorithm.average_from
+        self.status = _advance.advance(
             model.kernels, bound.visitor, model.values, model.offsets, self.theta, records,
             bound.memories, bound.settings, self.seed, self.k, model.n_individuals, code, batch,
-            model.latent_size, bound.work_size, order, n_iter, rho, gamma,
-            self.mean, self.fast, self.s, self.counts,
+            model.latent_size, bound.record_size, self.form, bound.work_size, order,
+            order if second is None else second, self._slots, rho, gamma, self.auto,
+            self.average if averages else np.zeros(0), self.mean, self.reference, self.fast,
+            self.s, self.counts,
         )  # fmt: skip
         bound.after(self.k)
-        self.n_evals += n_iter * batch * bound.evals
+        self.n_evals += int(self.counts[2] - visits) * bound.evals
         self.loglik = np.nan
         self.target = None
+        if self.status == 0:
+            self._finish_parameters(before, float(gamma.max()))
         return n_iter
+
+    def _finish_parameters(self, before: Array, gamma: float) -> None:
+        """Move what T(s) does not give: a numerical M-step on the kept records."""
+        if self._has_numerical:
+            self.model.numerical_step(before, self.theta, self.records, gamma, self)  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Release the threads."""
@@ -296,7 +376,7 @@ class Run:
             self._pool.shutdown()
             self._pool = None
 
-    _STATE = ("theta", "s", "fast", "mean", "counts", "records")
+    _STATE = ("theta", "s", "fast", "mean", "counts", "records", "reference", "auto", "average")
     _NUMBERS = ("k", "n_evals", "seed")
 
     def state_dict(self) -> dict[str, Any]:
@@ -307,6 +387,7 @@ class Run:
         state["settings"] = self.bound.settings.copy()
         state["rng"] = self.rng.bit_generator.state
         state["numerical"] = {name: value.copy() for name, value in self.numerical.items()}
+        state["proxy_state"] = copy.deepcopy(self.proxy_state)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -319,6 +400,7 @@ class Run:
         self.bound.settings[...] = state["settings"]
         self.rng.bit_generator.state = state["rng"]
         self.numerical = {name: np.array(value) for name, value in state["numerical"].items()}
+        self.proxy_state = copy.deepcopy(state["proxy_state"])
 
 
 def check_threads(n_threads: int | None) -> int:

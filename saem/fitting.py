@@ -208,6 +208,9 @@ class _Averages:
         """Take in an iteration if it is one of the averaged."""
         if self.first is None or snapshot.k <= self.first:
             return
+        if self.run.average[0] > 0:  # batches are averaged where they are made
+            self.count, self.s = int(self.run.average[0]), self.run.average[1:]
+            return
         self.count += 1
         self.s += (snapshot.s - self.s) / self.count
         if snapshot.target is not None:

@@ -11,9 +11,24 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from saem.exceptions import OptionError
 
-__all__ = ["Constant", "Geometric", "Polynomial", "Schedule", "TwoPhase", "as_schedule"]
+__all__ = [
+    "Constant",
+    "Geometric",
+    "Measured",
+    "OnPasses",
+    "Polynomial",
+    "Quadratic",
+    "Schedule",
+    "TheoryStep",
+    "TwoPhase",
+    "as_schedule",
+    "values",
+]
 
 #: Powers beyond this exponent of e count as infinite.
 _LARGEST_EXPONENT = 600.0
@@ -150,6 +165,117 @@ class Geometric:
         if exponent > _LARGEST_EXPONENT:  # the power itself would overflow
             return self.limit
         return min(self.limit, self.start * self.ratio**k)
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """Sample sizes ``start + rate * k ** 2``, at most `limit`.
+
+    Parameters
+    ----------
+    start, rate, limit : float
+    """
+
+    start: float
+    rate: float = 1.0
+    limit: float = float("inf")
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        if self.start <= 0 or self.rate < 0:
+            raise OptionError(
+                f"start={self.start!r}, rate={self.rate!r}: start must be positive and rate "
+                "not negative."
+            )
+
+    def __call__(self, k: int) -> float:
+        """Value at iteration k."""
+        return min(self.limit, self.start + self.rate * k**2)
+
+
+@dataclass(frozen=True)
+class OnPasses:
+    """Another schedule on the clock of passes: its k counts passes, not iterations.
+
+    A step that decreased with every batch would be small before the first pass is over.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        Of the number of passes done, which need not be whole.
+    iterations_per_pass : float
+    """
+
+    schedule: Schedule
+    iterations_per_pass: float
+
+    def __post_init__(self) -> None:
+        """Check the argument."""
+        if not self.iterations_per_pass > 0:
+            raise OptionError(f"iterations_per_pass={self.iterations_per_pass!r} must be positive.")
+
+    def __call__(self, k: int) -> float:
+        """Value at iteration k."""
+        return self.schedule(k / self.iterations_per_pass)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class TheoryStep:
+    """Constant step ``min(1, scale * b * n ** -(2/3))`` for n individuals and batches of b.
+
+    The rule under which variance-reduced EM needs O(n^(2/3) / eps) E-evaluations (Karimi,
+    Wai, Moulines and Lavielle 2019, NeurIPS 32, theorems 1 and 2, where `scale` collects
+    the constants of the model).
+
+    Parameters
+    ----------
+    scale : float
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the argument."""
+        if not self.scale > 0:
+            raise OptionError(f"scale={self.scale!r} must be positive.")
+
+    def bind(self, n: int, batch_size: int) -> Constant:
+        """Return the step for n individuals."""
+        return Constant(min(1.0, self.scale * batch_size * n ** (-2.0 / 3.0)))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Constant-type step that is measured as the run goes; nothing to tune.
+
+    With g_k = target_k - S_k, the step that brings S nearest to where g leads on average is
+    ``|E g|^2 / E|g|^2``: 1 without noise, which is EM, and as small as the noise of the batch
+    demands (Schaul, Zhang and LeCun 2013, ICML, equation 8, with curvature 1, for the
+    EM direction is already scaled by the information). E|g|^2 is a running mean of
+    ``|g_k|^2``, |E g|^2 one of ``<g_k, g_{k-1}>``, whose noise is independent.
+    Coordinates are weighted by their variances among individuals.
+
+    Parameters
+    ----------
+    least, first : float
+        Smallest step, and the one used until enough has been seen.
+    """
+
+    least: float = 1e-4
+    first: float = 0.1
+
+    def __call__(self, k: int) -> float:
+        """Step 1: the measured one takes its place wherever noise is possible."""
+        return 1.0
+
+
+def values(schedule: Schedule, first: int, count: int) -> NDArray[np.float64]:
+    """Values of a schedule at `count` iterations from `first` on."""
+    if isinstance(schedule, Constant):
+        return np.full(count, schedule.value)
+    if isinstance(schedule, Measured):
+        return np.ones(count)
+    return np.fromiter((schedule(k) for k in range(first, first + count)), float, count)
 
 
 def as_schedule(value: float | Schedule, name: str) -> Schedule:

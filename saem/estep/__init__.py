@@ -1,7 +1,7 @@
 """E-steps: exact, deterministic numerical, Monte Carlo; interchangeable in every algorithm."""
 
 from saem.estep._base import BoundEStep, EStep
-from saem.estep.exact import Exact
+from saem.estep.exact import Classification, Exact
 from saem.estep.montecarlo import (
     BlockWalk,
     CoordinateWalk,
@@ -14,6 +14,7 @@ from saem.estep.quadrature import Quadrature
 __all__ = [
     "BlockWalk",
     "BoundEStep",
+    "Classification",
     "CoordinateWalk",
     "EStep",
     "Exact",

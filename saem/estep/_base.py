@@ -59,6 +59,9 @@ class BoundEStep:
         """E-evaluations of one visit: simulated statistics, or 1 where none are simulated."""
         return 1
 
+    #: Whether records keep their length over the iterations.
+    constant_size: bool = True
+
     @property
     def record_size(self) -> int:
         """Length of one record."""

@@ -1,4 +1,4 @@
-"""Exact E-step: the model's own conditional expectation."""
+"""Exact E-steps: the model's own conditional expectation, or its most probable value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saem._types import VISIT, make_visitor
 from saem.contract import Model
 from saem.estep._base import BoundEStep, EStep
 
-__all__ = ["Exact"]
+__all__ = ["Classification", "Exact"]
 
 
 @kernel(VISIT)
@@ -33,3 +33,26 @@ class Exact(EStep):
         """Bind to a model."""
         self.check(model)
         return BoundEStep(model, make_visitor(visit_exact), n_draws=1, settings=np.zeros(1))
+
+
+@kernel(VISIT)
+def visit_classify(kernels, theta, y, record, memory, settings, key, work):
+    """Write the most probable latent value with weight one."""
+    record[0] = 1.0
+    return kernels.classify(theta, y, record[1:], work)
+
+
+@dataclass(frozen=True)
+class Classification(EStep):
+    """Most probable latent value, for models whose latent variable is discrete.
+
+    What a full pass gives as log-likelihood is the classification one, ``log p(y, z)``.
+    """
+
+    name: ClassVar[str] = "classification"
+    needs: ClassVar[str] = "classify"
+
+    def bind(self, model: Model) -> BoundEStep:
+        """Bind to a model."""
+        self.check(model)
+        return BoundEStep(model, make_visitor(visit_classify), n_draws=1, settings=np.zeros(1))

@@ -14,7 +14,7 @@ from saem.contract import Array, Model
 from saem.estep import _moves
 from saem.estep._base import BoundEStep, EStep, VisitAll
 from saem.exceptions import OptionError
-from saem.schedules import Schedule, as_schedule
+from saem.schedules import Constant, Schedule, as_schedule
 
 __all__ = ["BlockWalk", "CoordinateWalk", "IndependentLaplace", "MonteCarlo", "PriorProposal"]
 
@@ -117,6 +117,7 @@ class _BoundDraws(BoundEStep):
             n_draws=first,
             settings=np.array([float(first)]),
         )
+        self.constant_size = isinstance(n_draws, Constant)
 
     @property
     def evals(self) -> int:
@@ -152,6 +153,7 @@ class _BoundChains(BoundEStep):
             memory_size=_moves.memory_size(self.n_chains, d, latent_size),
             work_size=_moves.work_size(n_normal, n_uniform, d, latent_size) + laplace_work(d),
         )
+        self.constant_size = isinstance(n_draws, Constant)
         self._set_cycles(0)
 
     def _set_cycles(self, k: int) -> None:

@@ -1,0 +1,207 @@
+"""The compiled iterations over batches of individuals, one branch a proxy.
+
+With I the batch, e_i the statistic of individual i at the current theta, m_i the
+remembered one, mbar the mean of those and theta' an earlier theta:
+
+    MINI_BATCH    target = mean_I e_i
+    INCREMENTAL   target = mbar,   after mbar += sum_I (e_i - m_i) / n,  m_i = e_i
+    ANCHOR        target = mbar + mean_I (e_i - m_i),   m_i of the last full pass
+    ANCHOR_ANEW   target = mbar + mean_I (e_i - e_i(theta')),   theta' of the last full pass
+    MEMORY_PAIR   target = mbar + mean_I (e_i - m_i),   then for j in J:
+                  mbar += (e_j - m_j) / n,  m_j = e_j
+    RECURSIVE     target = target + mean_I (e_i - e_i(theta')),   theta' of the last iteration
+
+(`saem.proxies` has the references.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import int64, uint64
+
+from saem._borrow import borrow
+from saem._jit import helper, kernel, routine
+from saem._linalg import assign
+from saem._loop import add_row, move_guarded, start_of, visit_into
+from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
+from saem.random import stream
+
+__all__ = [
+    "ANCHOR",
+    "ANCHOR_ANEW",
+    "AUTO_HEAD",
+    "INCREMENTAL",
+    "MEMORY_PAIR",
+    "MINI_BATCH",
+    "RECURSIVE",
+    "advance",
+]
+
+#: Codes of the proxies.
+MINI_BATCH, INCREMENTAL, ANCHOR, ANCHOR_ANEW, MEMORY_PAIR, RECURSIVE = 1, 2, 3, 4, 5, 6
+
+#: State of the measured step: how many targets it has seen, the running means of
+#: <g_k, g_{k-1}> and |g_k|^2, the smallest step, the step; then weights of the
+#: coordinates (q) and the last g (q).
+AUTO_HEAD = 5
+_SEEN, _SIGNAL, _POWER, _LEAST, _STEP = 0, 1, 2, 3, 4
+#: Targets before the step is trusted to what was measured.
+_WARM_UP = 10.0
+#: The running means reach back so many times 1 / step.
+_REACH = 4.0
+
+
+@routine
+def measured_step(auto, target, fast):
+    """Step from the shares of signal and noise in the last targets; see `schedules.Measured`."""
+    q = target.size
+    signal = power = 0.0
+    for m in range(q):
+        g = target[m] - fast[m]
+        weight = auto[AUTO_HEAD + m]
+        signal += weight * g * auto[AUTO_HEAD + q + m]
+        power += weight * g * g
+        auto[AUTO_HEAD + q + m] = g
+    if not np.isfinite(power):  # nothing to learn from the first target of all
+        for m in range(q):
+            auto[AUTO_HEAD + q + m] = 0.0
+        return 1.0
+    auto[_SEEN] += 1.0
+    if auto[_SEEN] == 1.0:
+        return auto[_STEP]
+    share = 1.0 / min(auto[_SEEN] - 1.0, _REACH / auto[_STEP])
+    auto[_SIGNAL] += share * (signal - auto[_SIGNAL])
+    auto[_POWER] += share * (power - auto[_POWER])
+    if auto[_SEEN] > _WARM_UP:
+        ratio = auto[_SIGNAL] / auto[_POWER] if auto[_POWER] > 0.0 else 1.0
+        auto[_STEP] = min(1.0, max(auto[_LEAST], ratio))
+    return auto[_STEP]
+
+
+@helper
+def _exchange(functions, y, old, new, weight, latent_size, form, mean):
+    """Replace a row of the memory and keep its mean in step."""
+    add_row(functions, -weight, y, old, latent_size, form, mean)
+    add_row(functions, weight, y, new, latent_size, form, mean)
+    old[:] = new
+
+
+@kernel(
+    int64(
+        KERNELS, VISITOR, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, VECTOR,
+        uint64, int64, int64, int64, int64, int64, int64, int64, int64,
+        INDEX, INDEX, INDEX, VECTOR, VECTOR, VECTOR, VECTOR,
+        VECTOR, VECTOR, VECTOR, VECTOR, INDEX,
+    ),
+    deferred=True,
+)  # fmt: skip
+def advance(
+    kernels, visitor, values, offsets, theta, records, memories, settings,
+    seed, iteration, n, proxy, batch, latent_size, record_size, form, work_size,
+    order, second, slots, rho, gamma, auto, average,
+    mean, reference, fast, s, counts,
+):  # fmt: skip
+    """Run iterations that visit a batch each, without leaving compiled code.
+
+    Parameters
+    ----------
+    order, second : ndarray of int64
+        Individuals of I and of J, batch by batch.
+    slots : ndarray of int64, shape (n,) for MEMORY_PAIR
+        Zeros; used to find the members of J that are in I.
+    rho, gamma : ndarray of shape (n_iter,)
+    auto : ndarray
+        State of the measured step that takes the place of rho; empty for none.
+    average : ndarray
+        How many statistics were averaged and their average; empty for none.
+    mean : ndarray of shape (q,)
+        Mean of the memory, of the anchor, or the last target (RECURSIVE).
+    reference : ndarray
+        The earlier theta.
+    counts : ndarray of int64
+        Halvings, projections, visits.
+
+    Returns
+    -------
+    int
+        0, or the code of a failed M-step.
+    """
+    functions, visit = unpack(kernels), visitor.visit
+    own_work, own_fresh = np.empty(max(1, work_size)), np.empty((batch, records.shape[1]))
+    own_again, own_draws = np.empty((1, records.shape[1])), np.empty(record_size)
+    work, fresh, again = borrow(own_work), borrow(own_fresh), borrow(own_again)[0]
+    draws = borrow(own_draws)
+    values, theta, settings = borrow(values), borrow(theta), borrow(settings)
+    records, memories = borrow(records), borrow(memories)
+    target, before = np.zeros(s.size), np.empty(2 * s.size)
+    twice = proxy == ANCHOR_ANEW or proxy == RECURSIVE
+    remembers = proxy == INCREMENTAL or proxy == ANCHOR or proxy == MEMORY_PAIR
+    keeps = not remembers and records.shape[0] == n
+    status = 0
+    for t in range(rho.size):
+        if proxy == MINI_BATCH:
+            target[:] = 0.0
+        elif proxy != INCREMENTAL:
+            assign(target, mean)
+        # Everybody is visited before the memory changes: an individual may stand in I twice.
+        for b in range(batch):
+            i = order[t * batch + b]
+            y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
+            key = stream(seed, i, iteration + t)
+            visit_into(
+                functions, visit, theta, y, fresh[b], draws, memories[i], settings, key, work,
+                latent_size, form,
+            )  # fmt: skip
+            if twice:
+                visit_into(
+                    functions, visit, reference, y, again, draws, memories[i], settings, key,
+                    work, latent_size, form,
+                )  # fmt: skip
+                add_row(functions, -1.0 / batch, y, again, latent_size, form, target)
+        counts[2] += 2 * batch if twice else batch
+        for b in range(batch):
+            i = order[t * batch + b]
+            y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
+            if proxy == INCREMENTAL:
+                _exchange(functions, y, records[i], fresh[b], 1.0 / n, latent_size, form, mean)
+                continue
+            add_row(functions, 1.0 / batch, y, fresh[b], latent_size, form, target)
+            if proxy == ANCHOR or proxy == MEMORY_PAIR:
+                add_row(functions, -1.0 / batch, y, records[i], latent_size, form, target)
+            elif keeps:
+                records[i, :] = fresh[b]
+        if proxy == INCREMENTAL:
+            assign(target, mean)
+        elif proxy == RECURSIVE:
+            assign(mean, target)
+            assign(reference, theta)
+        elif proxy == MEMORY_PAIR:
+            # A member of both batches is simulated once.
+            for b in range(batch):
+                slots[order[t * batch + b]] = b + 1
+            for b in range(batch):
+                j = second[t * batch + b]
+                y = values[start_of(offsets, j) : start_of(offsets, j + 1)]
+                if slots[j] > 0:
+                    again[:] = fresh[slots[j] - 1]
+                else:
+                    key = stream(seed, j, iteration + t)
+                    visit_into(
+                        functions, visit, theta, y, again, draws, memories[j], settings, key,
+                        work, latent_size, form,
+                    )  # fmt: skip
+                    counts[2] += 1
+                _exchange(functions, y, records[j], again, 1.0 / n, latent_size, form, mean)
+            for b in range(batch):
+                slots[order[t * batch + b]] = 0
+        step = rho[t] if auto.size == 0 else measured_step(auto, target, fast)
+        status = move_guarded(functions, target, step, gamma[t], fast, s, theta, counts, before)
+        if status != 0:
+            break
+        if average.size > 0:
+            average[0] += 1.0
+            for m in range(s.size):
+                average[1 + m] += (s[m] - average[1 + m]) / average[0]
+    # The owners live until here, whatever the compiler thinks of them.
+    own_work[0] = own_fresh.size + own_again.size + own_draws.size
+    return status

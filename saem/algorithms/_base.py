@@ -1,0 +1,112 @@
+"""What the algorithms share: the base class and the choices that depend on the model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import fields, replace
+from typing import Any, ClassVar
+
+from saem.contract import Model
+from saem.engine import Combination
+from saem.estep import EStep, Exact, MonteCarlo, Quadrature
+from saem.estep.montecarlo import BlockWalk, IndependentLaplace
+from saem.exceptions import OptionError
+from saem.schedules import Constant, Measured, OnPasses, Schedule, TheoryStep, as_schedule
+
+__all__ = ["SAEM_MOVES", "Algorithm", "Step"]
+
+#: What a `step=` argument may be.
+Step = float | str | Schedule | TheoryStep
+
+#: Moves of one cycle of SAEM; the reasons stand in `SAEM`.
+SAEM_MOVES = (BlockWalk(1), IndependentLaplace(1))
+#: From this number of individuals on, short paths give Monte Carlo error enough below
+#: the standard errors.
+_MANY = 400
+#: Largest batch chosen for a user: beyond it a batch saves little more of the M-step's cost.
+_LARGEST_BATCH = 64
+#: Batches in a pass that are chosen for a user, where individuals are few.
+_BATCHES = 20
+
+
+class Algorithm(ABC):
+    """Base of the algorithms."""
+
+    #: Name by which `fit` knows it.
+    name: ClassVar[str]
+
+    @abstractmethod
+    def combine(self, model: Model) -> Combination:
+        """Return the three parts and the length of a run on this model."""
+
+    def with_iterations(self, n_iter: int) -> Algorithm:
+        """Return the same algorithm with another number of iterations."""
+        return replace(self, n_iter=n_iter)  # type: ignore[type-var]
+
+    def with_epochs(self, n_epochs: float) -> Algorithm:
+        """Return the same algorithm for so many passes, where it counts in passes."""
+        if any(f.name == "n_epochs" for f in fields(self)):  # type: ignore[arg-type]
+            return replace(self, n_epochs=n_epochs, n_iter=None)  # type: ignore[type-var]
+        return self
+
+    def _options(self, **names: Any) -> None:
+        """Refuse options that are not above 0."""
+        for name, value in names.items():
+            if value is not None and not value > 0:
+                raise OptionError(f"{name}={value!r} must be above 0.")
+
+
+def deterministic(model: Model, estep: EStep | None) -> EStep:
+    """Return the E-step given, or the most exact one that the model has."""
+    if estep is not None:
+        return estep
+    return Exact() if "expect" in model.capabilities else Quadrature(9 if model.n_coords < 4 else 5)
+
+
+def saem_path(n_individuals: int) -> int:
+    """States of a chain that SAEM averages into one simulated statistic; see `SAEM`."""
+    if n_individuals >= _MANY:
+        return 4
+    return 16 if n_individuals >= 50 else 3
+
+
+def simulated(model: Model, estep: MonteCarlo | None) -> MonteCarlo:
+    """Return the Monte Carlo E-step given, or the one SAEM uses on this model."""
+    return estep or MonteCarlo(moves=SAEM_MOVES, path=saem_path(model.n_individuals))
+
+
+def batch_of(model: Model, batch_size: int | None) -> int:
+    """Return the batch size given, or a twentieth of the individuals, at most 64."""
+    n = model.n_individuals
+    if batch_size is None:
+        return max(1, min(_LARGEST_BATCH, n // _BATCHES))
+    if batch_size < 1:
+        raise OptionError(f"batch_size={batch_size!r} must be at least 1.")
+    return min(batch_size, n)
+
+
+def iterations(model: Model, batch_size: int, n_epochs: float) -> int:
+    """Iterations of whole batches in a number of passes."""
+    n = model.n_individuals
+    return max(1, round(n_epochs * max(1, n // min(batch_size, n))))
+
+
+def step_of(step: Step, model: Model, batch_size: int) -> Schedule:
+    """Schedule of a step: measured for ``"auto"``, a rule bound to the model, or as given."""
+    if isinstance(step, str):
+        if step != "auto":
+            raise OptionError(f"step={step!r} must be 'auto', a number or a schedule.")
+        if batch_size >= model.n_individuals:
+            return Constant(1.0)
+        return Measured()
+    if isinstance(step, TheoryStep):
+        return step.bind(model.n_individuals, batch_size)
+    schedule = as_schedule(step, "step")
+    if not 0.0 < schedule(0) <= 1.0:
+        raise OptionError(f"step={step!r} must lie in (0, 1].")
+    return schedule
+
+
+def on_passes(schedule: Schedule, model: Model, batch_size: int) -> Schedule:
+    """Put a schedule on the clock of passes."""
+    return OnPasses(schedule, max(1, model.n_individuals // batch_size))

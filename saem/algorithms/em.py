@@ -1,0 +1,178 @@
+"""EM and its incremental and online forms, with an E-step that is not random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from saem.algorithms._base import Algorithm, batch_of, deterministic, iterations
+from saem.contract import Model
+from saem.engine import Combination
+from saem.estep import Classification, EStep
+from saem.proxies import Full, Incremental, MiniBatch
+from saem.schedules import Constant, Polynomial, Schedule
+
+__all__ = ["EM", "ClassificationEM", "IncrementalEM", "MiniBatchEM", "OnlineEM"]
+
+
+@dataclass(frozen=True)
+class EM(Algorithm):
+    """EM: ``s <- sbar(theta)``, ``theta <- T(s)``.
+
+    Parameters
+    ----------
+    estep : EStep, optional
+        By default exact where the model has it, else adaptive quadrature.
+    n_iter : int
+        At most so many iterations.
+    tolerance : float
+        Stop when the log-likelihood still to be gained, as extrapolated from
+        the last two gains (Aitken), is below this many nats.
+
+    Notes
+    -----
+    The log-likelihood never falls; the rate is linear, the largest fraction of
+    missing information (Dempster, Laird and Rubin 1977, JRSS B 39, 1-38).
+    """
+
+    estep: EStep | None = None
+    n_iter: int = 2000
+    tolerance: float | None = 1e-9
+    name: ClassVar[str] = "em"
+
+    def combine(self, model: Model) -> Combination:
+        """Return the three parts."""
+        return Combination(
+            self.name, deterministic(model, self.estep), Full(), Constant(1.0), Constant(1.0),
+            self.n_iter, tolerance=self.tolerance,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClassificationEM(Algorithm):
+    """Classification EM: each individual goes to its most probable latent value.
+
+    Parameters
+    ----------
+    n_iter : int
+        At most so many iterations.
+    tolerance : float
+        Stop when the classification log-likelihood gains less than this many nats.
+
+    Notes
+    -----
+    ``z_i <- argmax_z p(z | y_i; theta)``, ``theta <- T(mean_i S(z_i, y_i))``: raises the
+    classification log-likelihood ``sum_i log p(y_i, z_i; theta)`` until nothing changes, after
+    finitely many iterations (Celeux and Govaert 1992, Comput. Statist. Data Anal. 14, 315-332).
+    Its limit is not the maximum-likelihood estimate: components that overlap come out too
+    far apart and too tight. Its log-likelihood in the trace is the classification one.
+    """
+
+    n_iter: int = 500
+    tolerance: float | None = 1e-9
+    name: ClassVar[str] = "classification-em"
+
+    def combine(self, model: Model) -> Combination:
+        """Return the three parts."""
+        return Combination(
+            self.name, Classification(), Full(), Constant(1.0), Constant(1.0),
+            self.n_iter, tolerance=self.tolerance,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class IncrementalEM(Algorithm):
+    """Incremental EM: refresh the remembered statistics of a batch, then the parameters.
+
+    Parameters
+    ----------
+    batch_size : int, optional
+        Individuals per iteration; 1 is the method of the paper.
+    order : {"shuffle", "iid"}
+        A fresh permutation each pass, or draws with replacement.
+    estep : EStep, optional
+        As for `EM`.
+    n_epochs : float
+        Passes over the data, besides the initial one.
+    n_iter : int, optional
+        Iterations in place of `n_epochs`.
+
+    Notes
+    -----
+    ``mbar <- mbar + (1 / n) sum_I (sbar_i(theta) - m_i)``, ``theta <- T(mbar)``
+    (Neal and Hinton 1998, "A view of the EM algorithm that justifies
+    incremental, sparse, and other variants"). There is no step size.
+    """
+
+    batch_size: int | None = 1
+    order: str = "shuffle"
+    estep: EStep | None = None
+    n_epochs: float = 50
+    n_iter: int | None = None
+    name: ClassVar[str] = "iem"
+
+    def combine(self, model: Model) -> Combination:
+        """Return the three parts."""
+        batch = batch_of(model, self.batch_size)
+        return Combination(
+            self.name, deterministic(model, self.estep), Incremental(batch, self.order),
+            Constant(1.0), Constant(1.0),
+            self.n_iter or iterations(model, batch, self.n_epochs) + 1,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MiniBatchEM(IncrementalEM):
+    """Mini-batch EM: incremental EM by batches of a twentieth of the individuals, at most 64.
+
+    Parameters
+    ----------
+    batch_size, order, estep, n_epochs, n_iter
+        As for `IncrementalEM`; a `batch_size` of None chooses one.
+
+    Notes
+    -----
+    The update is that of `IncrementalEM` (Karimi, Lavielle and Moulines 2018, "On the
+    convergence properties of the mini-batch EM and MCEM algorithms").
+    """
+
+    batch_size: int | None = None
+    name: ClassVar[str] = "mini-batch-em"
+
+
+@dataclass(frozen=True)
+class OnlineEM(Algorithm):
+    """Online EM: the statistic follows that of a batch with decreasing steps.
+
+    Parameters
+    ----------
+    batch_size, order, estep, n_epochs, n_iter
+        As for `IncrementalEM`.
+    gamma : Schedule
+        Steps; ``(k + 1) ** -0.6`` by default.
+    average : bool
+        Average the statistic over the second half (Polyak and Ruppert).
+
+    Notes
+    -----
+    ``s <- s + gamma_k (mean_I sbar_i(theta) - s)`` (Cappe and Moulines 2009,
+    JRSS B 71, 593-613). For data that come in chunks see `saem.Stream`.
+    """
+
+    batch_size: int | None = 1
+    order: str = "shuffle"
+    estep: EStep | None = None
+    n_epochs: float = 10
+    gamma: Schedule = field(default_factory=Polynomial)
+    average: bool = True
+    n_iter: int | None = None
+    name: ClassVar[str] = "online-em"
+
+    def combine(self, model: Model) -> Combination:
+        """Return the three parts."""
+        batch = batch_of(model, self.batch_size)
+        n_iter = self.n_iter or iterations(model, batch, self.n_epochs)
+        return Combination(
+            self.name, deterministic(model, self.estep), MiniBatch(batch, self.order),
+            Constant(1.0), self.gamma, n_iter, average_from=n_iter // 2 if self.average else None,
+        )  # fmt: skip

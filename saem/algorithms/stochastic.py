@@ -1,0 +1,232 @@
+"""Algorithms whose E-step draws: stochastic EM, Monte Carlo EM, SAEM, MISSO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from saem.algorithms._base import (
+    SAEM_MOVES,
+    Algorithm,
+    batch_of,
+    iterations,
+    on_passes,
+    simulated,
+)
+from saem.contract import Model
+from saem.engine import Combination
+from saem.estep import MonteCarlo
+from saem.exceptions import OptionError
+from saem.proxies import Full, Incremental
+from saem.schedules import Constant, Geometric, Quadratic, Schedule, TwoPhase, as_schedule
+
+__all__ = ["MCEM", "MISSO", "SAEM", "StochasticEM"]
+
+
+@dataclass(frozen=True)
+class StochasticEM(Algorithm):
+    """Stochastic EM: one draw per individual takes the place of the expectation.
+
+    Parameters
+    ----------
+    estep : MonteCarlo, optional
+        Kind of draws; one exact draw where the model has a sampler, else as for `SAEM`.
+    n_iter : int
+        Iterations.
+    burn_in : float
+        First fraction of the iterations that is left out of the average.
+
+    Notes
+    -----
+    ``z_i ~ p(z | y_i; theta)``, ``theta <- T(mean_i S(z_i, y_i))``: theta is a Markov chain around
+    the maximum, and the estimate T of the statistic averaged after the burn-in (Celeux and
+    Diebolt 1985, Comput. Statist. Quarterly 2, 73-82). Its distance from the maximum
+    is of order 1 / n. It is SAEM with gamma = 1.
+    """
+
+    estep: MonteCarlo | None = None
+    n_iter: int = 500
+    burn_in: float = 0.2
+    name: ClassVar[str] = "stochastic-em"
+
+    def combine(self, model: Model) -> Combination:
+        """Return the three parts."""
+        if not 0 <= self.burn_in < 1:
+            raise OptionError(f"burn_in={self.burn_in!r} must lie in [0, 1).")
+        return Combination(
+            self.name, simulated(model, self.estep), Full(), Constant(1.0), Constant(1.0),
+            self.n_iter, average_from=round(self.burn_in * self.n_iter),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MCEM(Algorithm):
+    """Monte Carlo EM: the E-step by draws, whose number grows.
+
+    Parameters
+    ----------
+    estep : MonteCarlo, optional
+        Kind of draws; its ``n_draws`` is set by this algorithm.
+    n_draws : float or Schedule
+        Draws per individual and iteration.
+    n_iter : int
+        Iterations.
+
+    Notes
+    -----
+    (Wei and Tanner 1990, JASA 85, 699-704.) With a constant number of draws
+    the estimate keeps a Monte Carlo error of constant size.
+    """
+
+    estep: MonteCarlo | None = None
+    n_draws: float | Schedule = field(default_factory=lambda: Geometric(10, 1.06, 1000))
+    n_iter: int = 80
+    name: ClassVar[str] = "mcem"
+
+    def combine(self, model: Model) -> Combination:
+        """Return the three parts."""
+        estep = self.estep or MonteCarlo(moves=SAEM_MOVES)
+        estep = replace(estep, n_draws=as_schedule(self.n_draws, "n_draws"))
+        return Combination(self.name, estep, Full(), Constant(1.0), Constant(1.0), self.n_iter)
+
+
+@dataclass(frozen=True)
+class SAEM(Algorithm):
+    """Stochastic approximation EM.
+
+    Parameters
+    ----------
+    estep : MonteCarlo, optional
+        Draws; by default exact ones where the model has a sampler, else
+        Markov chains as described below.
+    n_burn_in : int
+        Iterations of the chains alone.
+    n_exploration : int
+        Iterations with step 1.
+    n_smoothing : int
+        Iterations with decreasing steps.
+    power, delay : float
+        Steps ``(1 + j / delay) ** -power`` of the smoothing phase.
+    averaged : float
+        Last fraction of the smoothing phase whose statistics are averaged for
+        the estimate (Polyak and Ruppert); 0 takes the last one.
+    annealing : float, optional
+        Variances may fall by no more than this factor per iteration, during
+        the first `annealing_iterations`. Off by default.
+
+    Notes
+    -----
+    ``s <- s + gamma_k (mean_i S(z_i, y_i) - s)``, z_i drawn at theta
+    (Delyon, Lavielle and Moulines 1999, Ann. Statist. 27, 94-128; with Markov
+    chains: Kuhn and Lavielle 2004, ESAIM P&S 8, 115-131).
+
+    Defaults, and why:
+
+    * *Chains start at each individual's posterior mode*, found from the prior
+      mean. Chains that start from draws of a wide prior settle, for a few
+      individuals, in a second mode (flip-flop of absorption and elimination)
+      and inflate the variances for good.
+    * *Moves*: a block walk in the shape of the Laplace covariance, and
+      independent Student proposals around the mode. The latter are accepted
+      in 60-80 % of cases on the usual models, so that successive states are
+      almost independent; the walk serves the individuals for which the
+      approximation is poor. The states of several such cycles are averaged
+      into one simulated statistic: 3 below 50 individuals (which have several
+      chains), 16 up to 400, 4 beyond. That takes 6, 32 or 8 likelihood
+      evaluations, where the customary two sweeps of three walks take 12 to 14
+      for a single state. Monte Carlo error is then 1 to 10 % of the standard
+      errors after 400 iterations.
+    * *A short exploration* (50): with chains that mix there is nothing to wait
+      for, and with step 1 the noise itself does harm, since a variance that
+      happens to fall near zero comes back only slowly.
+    * *Steps that decrease slowly, and averaging* (delay 20, power 0.7): steps
+      1/k stop moving in directions where EM is slow (missing information
+      above one half); slower steps move on, and averaging removes their
+      noise at the optimal rate.
+    * *No annealing*: it protects against chains that do not move, at the cost
+      of keeping every variance up. With modes found by optimisation it only
+      delays.
+    """
+
+    estep: MonteCarlo | None = None
+    n_burn_in: int = 5
+    n_exploration: int = 50
+    n_smoothing: int = 345
+    power: float = 0.7
+    delay: float = 20.0
+    averaged: float = 0.7
+    annealing: float | None = None
+    annealing_iterations: int = 0
+    name: ClassVar[str] = "saem"
+
+    def combine(self, model: Model) -> Combination:
+        """Return the three parts."""
+        if not 0 <= self.averaged <= 1:
+            raise OptionError(f"averaged={self.averaged!r} must lie between 0 and 1.")
+        estep = simulated(model, self.estep)
+        total = self.n_burn_in + self.n_exploration + self.n_smoothing
+        average_from = total - round(self.averaged * self.n_smoothing)
+        return Combination(
+            self.name, estep, Full(), Constant(1.0),
+            TwoPhase(self.n_burn_in, self.n_exploration, self.power, self.delay), total,
+            average_from=average_from if average_from < total else None,
+            annealing=self.annealing, annealing_until=self.n_burn_in + self.annealing_iterations,
+        )  # fmt: skip
+
+    def with_iterations(self, n_iter: int) -> SAEM:
+        """Return the same algorithm with the smoothing phase cut or extended."""
+        rest = n_iter - self.n_burn_in - self.n_exploration
+        if rest < 0:
+            return replace(self, n_exploration=max(0, n_iter - self.n_burn_in), n_smoothing=0)
+        return replace(self, n_smoothing=rest)
+
+
+@dataclass(frozen=True)
+class MISSO(Algorithm):
+    """MISSO: the remembered surrogates of a batch are replaced by simulated ones.
+
+    Parameters
+    ----------
+    batch_size : int, optional
+        Individuals per iteration; by default a twentieth of them, at most 64.
+    n_draws : float or Schedule
+        Draws per individual, as a function of the passes done. Convergence asks that the
+        sum over passes of ``n_draws ** -0.5`` be finite; the default ``10 + p ** 2``, at
+        most 1000, keeps that rule as long as it can be paid for.
+    order : {"shuffle", "iid"}
+        A fresh permutation each pass, or draws with replacement.
+    estep : MonteCarlo, optional
+        Kind of draws; by default as for `SAEM`.
+    n_epochs : float
+        Passes over the data, besides the initial one.
+    n_iter : int, optional
+        Iterations in place of `n_epochs`.
+
+    Notes
+    -----
+    ``A_i <- (1 / M_k) sum_m r_i(theta; theta^k, z_m)`` for i in the batch, then
+    ``theta <- argmin mean_i A_i``
+    (Karimi, Wai, Moulines and Lavielle 2022, "Minimization by incremental stochastic surrogate
+    optimization", algorithm 2). For latent variables the surrogate is that of EM, the mean
+    of statistics its record, and the method is mini-batch MCEM. On
+    `saem.models.VariationalLogistic` it is the quadratic one.
+    """
+
+    batch_size: int | None = None
+    n_draws: float | Schedule = field(default_factory=lambda: Quadratic(10.0, 1.0, 1000.0))
+    order: str = "shuffle"
+    estep: MonteCarlo | None = None
+    n_epochs: float = 20
+    n_iter: int | None = None
+    name: ClassVar[str] = "misso"
+
+    def combine(self, model: Model) -> Combination:
+        """Return the three parts."""
+        batch = batch_of(model, self.batch_size)
+        estep = self.estep or MonteCarlo(moves=SAEM_MOVES)
+        draws = on_passes(as_schedule(self.n_draws, "n_draws"), model, batch)
+        return Combination(
+            self.name, replace(estep, n_draws=draws), Incremental(batch, self.order),
+            Constant(1.0), Constant(1.0),
+            self.n_iter or iterations(model, batch, self.n_epochs) + 1,
+        )  # fmt: skip
