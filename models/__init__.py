@@ -14,10 +14,19 @@ if __name__ != "saem.models":  # classes of a second copy would fail `isinstance
 if TYPE_CHECKING:
     from .gaussian_mixture import GaussianMixture
     from .linear_mixed import LinearMixed
+    from .plsa import PLSA
 
-_HOME = {"GaussianMixture": "gaussian_mixture", "LinearMixed": "linear_mixed"}
+_HOME = {
+    "GaussianMixture": "gaussian_mixture",
+    "LinearMixed": "linear_mixed",
+    "PLSA": "plsa",
+}
 
-__all__ = ["GaussianMixture", "LinearMixed"]
+__all__ = [
+    "PLSA",
+    "GaussianMixture",
+    "LinearMixed",
+]
 
 
 def __getattr__(name: str) -> Any:
