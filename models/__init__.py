@@ -12,20 +12,28 @@ if __name__ != "saem.models":  # classes of a second copy would fail `isinstance
     )
 
 if TYPE_CHECKING:
+    from .factor_analysis import PPCA, FactorAnalysis
     from .gaussian_mixture import GaussianMixture
     from .linear_mixed import LinearMixed
+    from .multivariate_normal import MultivariateNormal
     from .plsa import PLSA
 
 _HOME = {
+    "FactorAnalysis": "factor_analysis",
     "GaussianMixture": "gaussian_mixture",
     "LinearMixed": "linear_mixed",
+    "MultivariateNormal": "multivariate_normal",
     "PLSA": "plsa",
+    "PPCA": "factor_analysis",
 }
 
 __all__ = [
     "PLSA",
+    "PPCA",
+    "FactorAnalysis",
     "GaussianMixture",
     "LinearMixed",
+    "MultivariateNormal",
 ]
 
 
