@@ -20,7 +20,7 @@ import numpy as np
 from numba import int64, uint64
 
 from saem._borrow import borrow
-from saem._jit import helper, kernel, routine
+from saem._jit import helper, kernel
 from saem._linalg import assign
 from saem._loop import add_row, move_guarded, start_of, visit_into
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
@@ -29,7 +29,6 @@ from saem.random import stream
 __all__ = [
     "ANCHOR",
     "ANCHOR_ANEW",
-    "AUTO_HEAD",
     "INCREMENTAL",
     "MEMORY_PAIR",
     "MINI_BATCH",
@@ -39,43 +38,6 @@ __all__ = [
 
 #: Codes of the proxies.
 MINI_BATCH, INCREMENTAL, ANCHOR, ANCHOR_ANEW, MEMORY_PAIR, RECURSIVE = 1, 2, 3, 4, 5, 6
-
-#: State of the measured step: how many targets it has seen, the running means of
-#: <g_k, g_{k-1}> and |g_k|^2, the smallest step, the step; then weights of the
-#: coordinates (q) and the last g (q).
-AUTO_HEAD = 5
-_SEEN, _SIGNAL, _POWER, _LEAST, _STEP = 0, 1, 2, 3, 4
-#: Targets before the step is trusted to what was measured.
-_WARM_UP = 10.0
-#: The running means reach back so many times 1 / step.
-_REACH = 4.0
-
-
-@routine
-def measured_step(auto, target, fast):
-    """Step from the shares of signal and noise in the last targets; see `schedules.Measured`."""
-    q = target.size
-    signal = power = 0.0
-    for m in range(q):
-        g = target[m] - fast[m]
-        weight = auto[AUTO_HEAD + m]
-        signal += weight * g * auto[AUTO_HEAD + q + m]
-        power += weight * g * g
-        auto[AUTO_HEAD + q + m] = g
-    if not np.isfinite(power):  # nothing to learn from the first target of all
-        for m in range(q):
-            auto[AUTO_HEAD + q + m] = 0.0
-        return 1.0
-    auto[_SEEN] += 1.0
-    if auto[_SEEN] == 1.0:
-        return auto[_STEP]
-    share = 1.0 / min(auto[_SEEN] - 1.0, _REACH / auto[_STEP])
-    auto[_SIGNAL] += share * (signal - auto[_SIGNAL])
-    auto[_POWER] += share * (power - auto[_POWER])
-    if auto[_SEEN] > _WARM_UP:
-        ratio = auto[_SIGNAL] / auto[_POWER] if auto[_POWER] > 0.0 else 1.0
-        auto[_STEP] = min(1.0, max(auto[_LEAST], ratio))
-    return auto[_STEP]
 
 
 @helper
@@ -90,7 +52,7 @@ def _exchange(functions, y, old, new, weight, latent_size, form, mean):
     int64(
         KERNELS, VISITOR, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, VECTOR,
         uint64, int64, int64, int64, int64, int64, int64, int64, int64,
-        INDEX, INDEX, INDEX, VECTOR, VECTOR, VECTOR, VECTOR,
+        INDEX, INDEX, INDEX, VECTOR, VECTOR, VECTOR,
         VECTOR, VECTOR, VECTOR, VECTOR, INDEX,
     ),
     deferred=True,
@@ -98,7 +60,7 @@ def _exchange(functions, y, old, new, weight, latent_size, form, mean):
 def advance(
     kernels, visitor, values, offsets, theta, records, memories, settings,
     seed, iteration, n, proxy, batch, latent_size, record_size, form, work_size,
-    order, second, slots, rho, gamma, auto, average,
+    order, second, slots, rho, gamma, average,
     mean, reference, fast, s, counts,
 ):  # fmt: skip
     """Run iterations that visit a batch each, without leaving compiled code.
@@ -110,8 +72,6 @@ def advance(
     slots : ndarray of int64, shape (n,) for MEMORY_PAIR
         Zeros; used to find the members of J that are in I.
     rho, gamma : ndarray of shape (n_iter,)
-    auto : ndarray
-        State of the measured step that takes the place of rho; empty for none.
     average : ndarray
         How many statistics were averaged and their average; empty for none.
     mean : ndarray of shape (q,)
@@ -194,8 +154,7 @@ def advance(
                 _exchange(functions, y, records[j], again, 1.0 / n, latent_size, form, mean)
             for b in range(batch):
                 slots[order[t * batch + b]] = 0
-        step = rho[t] if auto.size == 0 else measured_step(auto, target, fast)
-        status = move_guarded(functions, target, step, gamma[t], fast, s, theta, counts, before)
+        status = move_guarded(functions, target, rho[t], gamma[t], fast, s, theta, counts, before)
         if status != 0:
             break
         if average.size > 0:

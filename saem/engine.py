@@ -23,7 +23,7 @@ from saem.estep import EStep
 from saem.exceptions import OptionError
 from saem.proxies import Proxy
 from saem.random import SeedLike, resolve_seed
-from saem.schedules import Measured, Schedule, values
+from saem.schedules import Adaptive, Schedule, values
 from saem.statistics import leaf_size
 
 __all__ = ["Combination", "Run", "Snapshot", "iterate"]
@@ -68,7 +68,7 @@ class Combination:
 
 
 #: Individuals whose statistics tell the scale of each coordinate; see `Run.weigh`.
-_SCALE_SAMPLE = 256
+_SCALE_SAMPLE = 64
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,9 @@ class Run:
         self.counts = np.zeros(3, dtype=np.int64)
         #: An earlier theta, at which a proxy evaluates old statistics.
         self.reference = self.theta.copy()
-        #: State of a step that is measured as the run goes; empty for scheduled steps.
-        self.auto = np.zeros(0)
+        #: State of an adaptive step; weights are empty for scheduled steps.
+        self.step, self.cuts = 1.0, 0
+        self.weights, self.residual = np.zeros(0), np.zeros(0)
         #: What a proxy remembers between its steps, arrays and numbers by name.
         self.proxy_state: dict[str, Any] = {}
         #: How many statistics were averaged inside of batches, and their average.
@@ -305,12 +306,12 @@ class Run:
             model.anneal(before, self.theta, algorithm.annealing)  # type: ignore[attr-defined]
 
     def weigh(self) -> None:
-        """Set up the measured step: weights that make the statistic's coordinates comparable.
+        """Set up the adaptive step: weights that make the statistic's coordinates comparable.
 
         The weight of a coordinate is one over its variance among individuals, taken from
         at most `_SCALE_SAMPLE` of them at the current theta.
         """
-        if not isinstance(self.algorithm.rho, Measured):
+        if not isinstance(self.algorithm.rho, Adaptive):
             return
         model, bound, n = self.model, self.bound, self.model.n_individuals
         chosen = np.unique(np.linspace(0, n - 1, min(n, _SCALE_SAMPLE)).astype(np.int64))
@@ -324,10 +325,22 @@ class Run:
         self.n_evals += chosen.size * bound.evals
         variance = statistics.var(axis=0)
         floor = 1e-20 * np.maximum(1.0, np.abs(statistics).max(axis=0)) ** 2
-        weights = np.where(variance > floor, 1.0 / np.maximum(variance, floor), 0.0)
-        head = np.zeros(_advance.AUTO_HEAD)
-        head[-2:] = self.algorithm.rho.least, self.algorithm.rho.first
-        self.auto = np.concatenate([head, weights, np.zeros(self.s.size)])
+        self.weights = np.where(variance > floor, 1.0 / np.maximum(variance, floor), 0.0)
+        self.step = self.algorithm.rho.first
+
+    def adapt(self) -> None:
+        """Adapt the step to the residual that the pass just done has left (`Adaptive`)."""
+        if self.weights.size == 0:
+            return
+        residual = np.sqrt(self.weights) * (self.mean - self.s)
+        cuts = int(self.counts[0])
+        if self.residual.size:
+            size, before = np.linalg.norm(residual), np.linalg.norm(self.residual)
+            if size > 0.0 and before > 0.0:
+                cosine = float(residual @ self.residual) / (size * before)
+                cut = cuts > self.cuts
+                self.step = self.algorithm.rho.after(self.step, cosine, size / before, cut)  # type: ignore[attr-defined]
+        self.residual, self.cuts = residual, cuts
 
     def batch_pass(
         self,
@@ -340,7 +353,8 @@ class Run:
         model, bound, algorithm = self.model, self.bound, self.algorithm
         n_iter = order.size // batch
         gamma = values(algorithm.gamma, self.k, n_iter)
-        rho = values(algorithm.rho, self.k, n_iter)
+        adaptive = self.weights.size > 0
+        rho = np.full(n_iter, self.step) if adaptive else values(algorithm.rho, self.k, n_iter)
         if not np.isfinite(self.s[0]):
             gamma[0] = rho[0] = 1.0
         if second is not None and self._slots.size == 0:
@@ -353,7 +367,7 @@ class Run:
             model.kernels, bound.visitor, model.values, model.offsets, self.theta, records,
             bound.memories, bound.settings, self.seed, self.k, model.n_individuals, code, batch,
             model.latent_size, bound.record_size, self.form, bound.work_size, order,
-            order if second is None else second, self._slots, rho, gamma, self.auto,
+            order if second is None else second, self._slots, rho, gamma,
             self.average if averages else np.zeros(0), self.mean, self.reference, self.fast,
             self.s, self.counts,
         )  # fmt: skip
@@ -376,8 +390,19 @@ class Run:
             self._pool.shutdown()
             self._pool = None
 
-    _STATE = ("theta", "s", "fast", "mean", "counts", "records", "reference", "auto", "average")
-    _NUMBERS = ("k", "n_evals", "seed")
+    _STATE = (
+        "theta",
+        "s",
+        "fast",
+        "mean",
+        "counts",
+        "records",
+        "reference",
+        "average",
+        "weights",
+        "residual",
+    )
+    _NUMBERS = ("k", "n_evals", "seed", "cuts")
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on as if never interrupted, as arrays and numbers."""
@@ -387,6 +412,7 @@ class Run:
         state["settings"] = self.bound.settings.copy()
         state["rng"] = self.rng.bit_generator.state
         state["numerical"] = {name: value.copy() for name, value in self.numerical.items()}
+        state["step"] = self.step
         state["proxy_state"] = copy.deepcopy(self.proxy_state)
         return state
 
@@ -400,6 +426,7 @@ class Run:
         self.bound.settings[...] = state["settings"]
         self.rng.bit_generator.state = state["rng"]
         self.numerical = {name: np.array(value) for name, value in state["numerical"].items()}
+        self.step = float(state["step"])
         self.proxy_state = copy.deepcopy(state["proxy_state"])
 
 

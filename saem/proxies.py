@@ -191,8 +191,9 @@ class _Remembering(_Batched):
         run.k += 1
 
     def end_pass(self, run: Run) -> None:
-        """Form the mean of the memory anew."""
+        """Form the mean of the memory anew, and adapt the step."""
         run.mean[:] = run.collect()
+        run.adapt()
 
 
 @dataclass(frozen=True)
@@ -294,6 +295,8 @@ class _Epochwise(_Batched):
         run.reference[:] = run.theta
         if run.k == 0:
             run.weigh()
+        else:
+            run.adapt()
         run.move(run.mean.copy())
         size = (self.length(run) - 1) * self.batch_size
         parts: list[NDArray[np.int64]] = []

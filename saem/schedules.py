@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from saem.exceptions import OptionError
 
 __all__ = [
+    "Adaptive",
     "Constant",
     "Geometric",
-    "Measured",
     "OnPasses",
     "Polynomial",
     "Quadratic",
@@ -245,36 +245,65 @@ class TheoryStep:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Constant-type step that is measured as the run goes; nothing to tune.
+class Adaptive:
+    """Constant-type step of variance-reduced methods that is adapted pass by pass.
 
-    With g_k = target_k - S_k, the step that brings S nearest to where g leads on average is
-    ``|E g|^2 / E|g|^2``: 1 without noise, which is EM, and as small as the noise of the batch
-    demands (Schaul, Zhang and LeCun 2013, ICML, equation 8, with curvature 1, for the
-    EM direction is already scaled by the information). E|g|^2 is a running mean of
-    ``|g_k|^2``, |E g|^2 one of ``<g_k, g_{k-1}>``, whose noise is independent.
-    Coordinates are weighted by their variances among individuals.
+    After every pass the residual ``h = sbar - s`` is compared with that of the pass before,
+    in length and direction, with the coordinates weighted by their variances among individuals.
+    A residual that shrinks little but keeps its direction says that the step is too short, and
+    doubles it; one that shrinks little and has lost its direction is noise, and halves it; one
+    that has grown, or a step that had to be cut to stay admissible, quarters it.
 
     Parameters
     ----------
-    least, first : float
-        Smallest step, and the one used until enough has been seen.
+    first : float
+        Step to start with.
+    least : float
+        Smallest step.
+
+    Notes
+    -----
+    With a rate (1 - lambda) of EM and a step rho, m iterations shrink the residual by
+    ``exp(-rho m (1 - lambda))``, down to a floor of noise of order ``sqrt(rho / b)``: the best step
+    balances both, and lies where the residual begins to lose its direction.
     """
 
-    least: float = 1e-4
-    first: float = 0.1
+    first: float
+    least: float = 1e-6
 
     def __call__(self, k: int) -> float:
-        """Step 1: the measured one takes its place wherever noise is possible."""
+        """Step of full passes, which are free of batches' noise: that of EM."""
         return 1.0
+
+    def after(self, step: float, cosine: float, ratio: float, cut: bool) -> float:
+        """Return the step of the next pass.
+
+        Parameters
+        ----------
+        step : float
+            That of the pass before.
+        cosine, ratio : float
+            Of the residuals after and before it.
+        cut : bool
+            Whether steps had to be halved or projected to stay admissible.
+        """
+        if cut or ratio > 1.0:
+            step *= 0.25
+        elif ratio > _SHRUNK:
+            step *= 2.0 if cosine > _SAME_DIRECTION else 0.5
+        return min(1.0, max(self.least, step))
+
+
+#: A residual shrunk below this fraction in a pass has shrunk enough.
+_SHRUNK = 0.1
+#: Cosine above which two residuals have the same direction.
+_SAME_DIRECTION = 0.5
 
 
 def values(schedule: Schedule, first: int, count: int) -> NDArray[np.float64]:
     """Values of a schedule at `count` iterations from `first` on."""
     if isinstance(schedule, Constant):
         return np.full(count, schedule.value)
-    if isinstance(schedule, Measured):
-        return np.ones(count)
     return np.fromiter((schedule(k) for k in range(first, first + count)), float, count)
 
 

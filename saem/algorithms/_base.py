@@ -11,7 +11,7 @@ from saem.engine import Combination
 from saem.estep import EStep, Exact, MonteCarlo, Quadrature
 from saem.estep.montecarlo import BlockWalk, IndependentLaplace
 from saem.exceptions import OptionError
-from saem.schedules import Constant, Measured, OnPasses, Schedule, TheoryStep, as_schedule
+from saem.schedules import Adaptive, Constant, OnPasses, Schedule, TheoryStep, as_schedule
 
 __all__ = ["SAEM_MOVES", "Algorithm", "Step"]
 
@@ -27,6 +27,9 @@ _MANY = 400
 _LARGEST_BATCH = 64
 #: Batches in a pass that are chosen for a user, where individuals are few.
 _BATCHES = 20
+#: Scale of the theory's step where it is chosen for a user: over mixtures of 1e3 to 1e5 rows and
+#: batches of 1 to 256, within a factor 1.5 of the best constant (vignette on steps).
+_SCALE = 2.0
 
 
 class Algorithm(ABC):
@@ -91,14 +94,26 @@ def iterations(model: Model, batch_size: int, n_epochs: float) -> int:
     return max(1, round(n_epochs * max(1, n // min(batch_size, n))))
 
 
-def step_of(step: Step, model: Model, batch_size: int) -> Schedule:
-    """Schedule of a step: measured for ``"auto"``, a rule bound to the model, or as given."""
+def step_of(
+    step: Step,
+    model: Model,
+    batch_size: int,
+    *,
+    adaptive: bool = True,
+    first: float | None = None,
+) -> Schedule:
+    """Schedule of a step: adaptive for ``"auto"``, a rule bound to the model, or as given.
+
+    Where residuals are noisy themselves nothing can be adapted to them, and ``"auto"`` is
+    the rule of the theory, which is also the first adaptive step unless `first` is given.
+    """
     if isinstance(step, str):
         if step != "auto":
             raise OptionError(f"step={step!r} must be 'auto', a number or a schedule.")
         if batch_size >= model.n_individuals:
             return Constant(1.0)
-        return Measured()
+        rule = TheoryStep(_SCALE).bind(model.n_individuals, batch_size)
+        return Adaptive(first or rule.value) if adaptive else rule
     if isinstance(step, TheoryStep):
         return step.bind(model.n_individuals, batch_size)
     schedule = as_schedule(step, "step")

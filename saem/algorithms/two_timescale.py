@@ -111,7 +111,7 @@ class VRTTEM(ITTEM):
     batch_size, gamma, order, estep, n_epochs, n_iter, averaged
         As for `ITTEM`.
     step : "auto", float, Schedule or TheoryStep
-        Step rho of the fast sequence, as for `SVRGEM`.
+        Step rho of the fast sequence; ``"auto"`` is ``TheoryStep(2)``.
     inner : int, optional
         Iterations from one anchor to the next; n / batch_size by default.
 
@@ -130,7 +130,7 @@ class VRTTEM(ITTEM):
         return Anchor(batch, self.order, self.inner)
 
     def _rho(self, model: Model, batch: int) -> Schedule:
-        return step_of(self.step, model, batch)
+        return step_of(self.step, model, batch, adaptive=False)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class FITTEM(ITTEM):
     batch_size, gamma, order, estep, n_epochs, n_iter, averaged
         As for `ITTEM`.
     step : "auto", float, Schedule or TheoryStep
-        Step rho of the fast sequence, as for `SVRGEM`.
+        Step rho of the fast sequence; ``"auto"`` is ``TheoryStep(2)``.
 
     Notes
     -----
@@ -158,4 +158,4 @@ class FITTEM(ITTEM):
         return MemoryPair(batch, self.order)
 
     def _rho(self, model: Model, batch: int) -> Schedule:
-        return step_of(self.step, model, batch)
+        return step_of(self.step, model, batch, adaptive=False)

@@ -21,6 +21,9 @@ from saem.schedules import Constant
 
 __all__ = ["FIEM", "SPIDEREM", "SVRGEM", "GeomSPIDEREM"]
 
+#: First step of SPIDER-EM, whose batches of sqrt(n) leave little noise.
+_SPIDER_STEP = 0.8
+
 
 @dataclass(frozen=True)
 class SVRGEM(Algorithm):
@@ -31,7 +34,7 @@ class SVRGEM(Algorithm):
     batch_size : int, optional
         Individuals per iteration; by default a twentieth of them, at most 64.
     step : "auto", float, Schedule or TheoryStep
-        ``"auto"`` measures it (`saem.schedules.Measured`); ``TheoryStep(c)`` is
+        ``"auto"`` adapts it (`saem.schedules.Adaptive`); ``TheoryStep(c)`` is
         ``c b n ** (-2/3)``.
     inner : int, optional
         Iterations from one anchor to the next; n / batch_size by default.
@@ -155,7 +158,7 @@ class SPIDEREM(Algorithm):
         proxy = Recursive(batch, self.order, self.inner or root, self.geometric)
         return Combination(
             self.name, deterministic(model, self.estep), proxy,
-            step_of(self.step, model, batch), Constant(1.0),
+            step_of(self.step, model, batch, first=_SPIDER_STEP), Constant(1.0),
             self.n_iter or iterations(model, batch, self.n_epochs),
         )  # fmt: skip
 
