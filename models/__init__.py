@@ -12,28 +12,50 @@ if __name__ != "saem.models":  # classes of a second copy would fail `isinstance
     )
 
 if TYPE_CHECKING:
+    from .discrete_mixtures import (
+        BernoulliMixture,
+        CategoricalMixture,
+        MultinomialMixture,
+        PoissonMixture,
+    )
     from .factor_analysis import PPCA, FactorAnalysis
     from .gaussian_mixture import GaussianMixture
     from .linear_mixed import LinearMixed
+    from .mixed_mixture import MixedMixture
     from .multivariate_normal import MultivariateNormal
     from .plsa import PLSA
+    from .positive_mixtures import ExponentialMixture, GammaMixture
 
 _HOME = {
+    "BernoulliMixture": "discrete_mixtures",
+    "CategoricalMixture": "discrete_mixtures",
+    "ExponentialMixture": "positive_mixtures",
     "FactorAnalysis": "factor_analysis",
+    "GammaMixture": "positive_mixtures",
     "GaussianMixture": "gaussian_mixture",
     "LinearMixed": "linear_mixed",
+    "MixedMixture": "mixed_mixture",
+    "MultinomialMixture": "discrete_mixtures",
     "MultivariateNormal": "multivariate_normal",
     "PLSA": "plsa",
     "PPCA": "factor_analysis",
+    "PoissonMixture": "discrete_mixtures",
 }
 
 __all__ = [
     "PLSA",
     "PPCA",
+    "BernoulliMixture",
+    "CategoricalMixture",
+    "ExponentialMixture",
     "FactorAnalysis",
+    "GammaMixture",
     "GaussianMixture",
     "LinearMixed",
+    "MixedMixture",
+    "MultinomialMixture",
     "MultivariateNormal",
+    "PoissonMixture",
 ]
 
 
