@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .multivariate_normal import MultivariateNormal
     from .plsa import PLSA
     from .positive_mixtures import ExponentialMixture, GammaMixture
+    from .variational_logistic import VariationalLogistic
 
 _HOME = {
     "BernoulliMixture": "discrete_mixtures",
@@ -40,6 +41,7 @@ _HOME = {
     "PLSA": "plsa",
     "PPCA": "factor_analysis",
     "PoissonMixture": "discrete_mixtures",
+    "VariationalLogistic": "variational_logistic",
 }
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "MultinomialMixture",
     "MultivariateNormal",
     "PoissonMixture",
+    "VariationalLogistic",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Reading of document-word counts and of individuals' weights, checked."""
+"""Reading of document-word counts, checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from saem.contract import Array
 from saem.exceptions import DataError, Problems
@@ -14,7 +14,7 @@ from saem.exceptions import DataError, Problems
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["Documents", "check_weights", "read_counts"]
+__all__ = ["Documents", "read_counts"]
 
 
 @dataclass(frozen=True)
@@ -115,20 +115,3 @@ def read_counts(counts: Any, vocabulary: Any) -> Documents:
     return Documents(
         matrix.indices.astype(np.int64), matrix.data, matrix.indptr.astype(np.int64), names
     )
-
-
-def check_weights(weights: ArrayLike | None, n: int) -> Array:
-    """Weights of n individuals: finite, at least 0, not all 0; ones if None."""
-    if weights is None:
-        return np.ones(n)
-    array = np.array(weights, dtype=float)
-    problems = Problems("the weights")
-    if array.shape != (n,):
-        problems.add(f"weights have shape {array.shape}; there are {n} individuals")
-    else:
-        for i in np.flatnonzero(~((array >= 0.0) & (array < np.inf)))[:5]:
-            problems.add(f"individual {i}: the weight {array[i]} is not a number of at least 0")
-        if not problems and not array.sum() > 0.0:
-            problems.add("all weights are 0")
-    problems.raise_if_any(DataError)
-    return array

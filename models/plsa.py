@@ -18,7 +18,8 @@ from saem.exceptions import DataError, ModelError, OptionError, Problems
 from saem.statistics import Packed
 
 from . import _plsa_kernels as kernels
-from ._plsa_data import Documents, check_weights, read_counts
+from ._incomplete import read_weights
+from ._plsa_data import Documents, read_counts
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -108,14 +109,18 @@ class PLSA(Model):
     ) -> None:
         problems = Problems("the topic model")
         own = alpha if alpha_documents is None else alpha_documents
+        pseudo_counts = {"alpha": alpha}
+        if alpha_documents is not None:
+            pseudo_counts["alpha_documents"] = alpha_documents
         if not isinstance(n_topics, int | np.integer) or n_topics < 1:
             problems.add(f"n_topics={n_topics!r} must be a whole number of at least 1")
-        for name, value in (("alpha", alpha), ("alpha_documents", own)):
+        for name, value in pseudo_counts.items():
             if not (isinstance(value, int | float) and 0.0 <= value < np.inf):
                 problems.add(f"{name}={value!r} must be a number of at least 0")
         problems.raise_if_any(ModelError)
         self.documents: Documents = read_counts(counts, vocabulary)
-        self.weights = check_weights(weights, self.documents.n)
+        self.weights = read_weights(weights, self.documents.n, problems, "documents")
+        problems.raise_if_any(DataError)
         self.n_topics, self.alpha, self.alpha_documents = int(n_topics), float(alpha), float(own)
         self.vocabulary = self.documents.vocabulary
         self.n_words = len(self.vocabulary)

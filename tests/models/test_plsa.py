@@ -297,7 +297,7 @@ def test_simulate_has_the_frequencies_it_claims():
         ({"init": np.ones((3, 5))}, ModelError, "shape"),
         ({"init": np.ones((2, 2))}, ModelError, "sum to 1"),
         ({"init": [[1.0, 0.0], [1.0, 0.0]]}, ModelError, "word 'w1' stands in a document"),
-        ({"weights": [1.0, -2.0]}, DataError, "individual 1: the weight -2"),
+        ({"weights": [1.0, -2.0]}, DataError, r"weights\[1\] is -2"),
         ({"weights": [0.0, 0.0]}, DataError, "all weights are 0"),
         ({"weights": [1.0]}, DataError, "shape"),
     ],
