@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from .factor_analysis import PPCA, FactorAnalysis
     from .gaussian_mixture import GaussianMixture
     from .linear_mixed import LinearMixed
+    from .logistic_missing import LogisticMissing
+    from .mixed_logistic import MixedLogistic
     from .mixed_mixture import MixedMixture
     from .multivariate_normal import MultivariateNormal
     from .plsa import PLSA
     from .positive_mixtures import ExponentialMixture, GammaMixture
+    from .student_mixture import StudentMixture
     from .variational_logistic import VariationalLogistic
 
 _HOME = {
@@ -35,12 +38,15 @@ _HOME = {
     "GammaMixture": "positive_mixtures",
     "GaussianMixture": "gaussian_mixture",
     "LinearMixed": "linear_mixed",
+    "LogisticMissing": "logistic_missing",
+    "MixedLogistic": "mixed_logistic",
     "MixedMixture": "mixed_mixture",
     "MultinomialMixture": "discrete_mixtures",
     "MultivariateNormal": "multivariate_normal",
     "PLSA": "plsa",
     "PPCA": "factor_analysis",
     "PoissonMixture": "discrete_mixtures",
+    "StudentMixture": "student_mixture",
     "VariationalLogistic": "variational_logistic",
 }
 
@@ -54,6 +60,8 @@ __all__ = [
     "GammaMixture",
     "GaussianMixture",
     "LinearMixed",
+    "LogisticMissing",
+    "MixedLogistic",
     "MixedMixture",
     "MultinomialMixture",
     "MultivariateNormal",
