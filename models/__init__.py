@@ -66,6 +66,7 @@ __all__ = [
     "MultinomialMixture",
     "MultivariateNormal",
     "PoissonMixture",
+    "StudentMixture",
     "VariationalLogistic",
 ]
 

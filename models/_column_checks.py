@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from saem.contract import Array
-from saem.exceptions import Problems, nearest
+from saem.exceptions import Problems
 
 from ._column_start import distinct_count
+from ._mixture_base import check_init
 from ._mixture_columns import Column
 
 __all__ = ["check_groups", "check_options", "check_table", "prior_of", "shifted"]
-
-_INITS = ("kmeans++", "random")
 
 
 def check_options(init: Any, alpha: Any, problems: Problems) -> None:
@@ -26,15 +24,7 @@ def check_options(init: Any, alpha: Any, problems: Problems) -> None:
             f"alpha={alpha!r} must lie between 0 and 1, both excluded",
             remedy="1e-9 changes no estimate that a reader can see",
         )
-    if isinstance(init, str):
-        if init not in _INITS:
-            close = nearest(init, _INITS)
-            problems.add(
-                f"init={init!r} is not one of {', '.join(map(repr, _INITS))}",
-                remedy=f"did you mean {close[0]!r}?" if close else None,
-            )
-    elif not isinstance(init, Mapping):
-        problems.add(f"init={init!r} must be one of {_INITS}, or a dict of starting values")
+    check_init(init, problems)
 
 
 def check_table(columns: list[Column], table: Array, n_components: int, problems: Problems) -> None:

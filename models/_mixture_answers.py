@@ -62,7 +62,7 @@ class RecordMixtureResults(Results):
 
     @property
     def _interval_scales(self) -> list[str]:
-        return [_SCALES.get(name.partition("[")[0], "identity") for name in self.param_names]
+        return [_scale(name) for name in self.param_names]
 
     def predict(self, X: Any = None) -> NDArray[np.intp]:
         """Most probable component of each row.
@@ -103,7 +103,7 @@ class RecordMixtureResults(Results):
 
     @property
     def boundary(self) -> dict[str, str]:
-        """Probabilities at 0 or 1, and components that have lost their rows."""
+        """Parameters at their bounds, and components that have lost their rows."""
         found = {}
         for name, value in self.params.items():
             kind = str(name).partition("[")[0]
@@ -111,7 +111,16 @@ class RecordMixtureResults(Results):
                 found[str(name)] = "the component holds less than one row"
             if kind == "probabilities" and not AT_BOUNDARY < value < 1.0 - AT_BOUNDARY:
                 found[str(name)] = "the probability is at its bound"
-        return found
+        return found | self.model.boundary(self.record.theta)
 
     def _sizes(self) -> list[tuple[str, str]]:
         return [("No. of components", f"{self.model.n_components}")]
+
+
+def _scale(name: str) -> str:
+    """Scale of a parameter's interval; the diagonal of a matrix holds squares of scales."""
+    kind, _, index = name.rstrip("]").partition("[")
+    if kind == "scatters":
+        _, a, b = index.split(",", 2) if index.count(",") == 2 else ("", "", "different")
+        return "log" if a == b else "identity"
+    return _SCALES.get(kind, "identity")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saem.contract import Array, Model
-from saem.exceptions import DataError, ModelError, Problems
+from saem.exceptions import DataError, ModelError, Problems, nearest
 
 from ._incomplete import read_weights
 from ._information import covariance_of, observed_information
@@ -31,12 +31,14 @@ __all__ = [
     "AT_BOUNDARY",
     "RecordMixture",
     "check_components",
+    "check_init",
     "check_weights",
     "simplex_directions",
 ]
 
 #: A probability as near to 0 or 1 as this counts as on the boundary.
 AT_BOUNDARY = 1e-6
+_INITS = ("kmeans++", "random")
 
 
 def check_components(n_components: Any, problems: Problems) -> None:
@@ -44,6 +46,19 @@ def check_components(n_components: Any, problems: Problems) -> None:
     whole = isinstance(n_components, int | np.integer) and not isinstance(n_components, bool)
     if not whole or n_components < 1:
         problems.add(f"n_components={n_components!r} must be a whole number, at least 1")
+
+
+def check_init(init: Any, problems: Problems) -> None:
+    """Check the name of a start, or that values are given in a dict."""
+    if isinstance(init, str):
+        if init not in _INITS:
+            close = nearest(init, _INITS)
+            problems.add(
+                f"init={init!r} is not one of {', '.join(map(repr, _INITS))}",
+                remedy=f"did you mean {close[0]!r}?" if close else None,
+            )
+    elif not isinstance(init, Mapping):
+        problems.add(f"init={init!r} must be one of {_INITS}, or a dict of starting values")
 
 
 def check_weights(weights: Array, problems: Problems) -> None:
@@ -127,6 +142,10 @@ class RecordMixture(Model):
             raise ModelError(
                 f"theta must be {self.theta_spec.size} finite numbers; use `pack_components`."
             )
+
+    def boundary(self, theta: Array) -> dict[str, str]:
+        """Parameters at bounds of the model's own, each with a word why."""
+        return {}
 
     # Functions of rows.
 
