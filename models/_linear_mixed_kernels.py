@@ -13,8 +13,13 @@ theta      p, q, n, N, sum y'y (`HEAD` numbers); beta (p); sigma^2; Psi (q, q);
            L (q, q) with Psi = L L'
 latent     posterior mean of b (q); lower triangle of its posterior covariance (t),
            which is 0 for a draw
-s          X'Z b (p); y'Z b; tr(Z'Z E bb'); lower triangle of E bb' (t)
+s          1; n_i; y'y; X'y (p); lower triangle of X'X; X'Z b (p); y'Z b; tr(Z'Z E bb');
+           lower triangle of E bb' (t)
 =========  =======================================================================
+
+What does not depend on b stands in s all the same, so that the statistic of a batch
+is consistent in itself: totals beside a batch's Z'b would leave differences of large
+numbers in sigma^2.
 """
 
 from __future__ import annotations
@@ -23,13 +28,26 @@ import numpy as np
 from numba import boolean, void
 
 from saem._jit import helper, kernel
-from saem._linalg import cholesky
+from saem._linalg import cholesky, cholesky_solve
 from saem._math import HALF_LOG_2PI
-from saem._types import ACCUMULATE, DRAW, EXPECT, LOG_LIK, MATRIX, MAXIMIZE, PRIOR, VECTOR
+from saem._types import (
+    ACCUMULATE,
+    DRAW,
+    EXPECT,
+    LOG_LIK,
+    MATRIX,
+    MAXIMIZE,
+    PRIOR,
+    PROJECT,
+    SURROGATE,
+    VECTOR,
+)
 from saem.random import fill_normal
 
 __all__ = [
     "HEAD",
+    "NO_WEIGHT",
+    "SINGULAR_DESIGN",
     "SINGULAR_PSI",
     "ZERO_RESIDUAL",
     "accumulate",
@@ -40,15 +58,21 @@ __all__ = [
     "log_lik",
     "maximize",
     "prior",
+    "project",
     "record_size",
+    "surrogate",
     "work_size",
 ]
 
 #: Numbers before beta in theta.
 HEAD = 5
+#: Variances of projected statistics are at least this fraction of the present ones.
+FLOOR = 1e-6
 #: Codes of `maximize`.
 ZERO_RESIDUAL = 1
 SINGULAR_PSI = 2
+SINGULAR_DESIGN = 3
+NO_WEIGHT = 4
 
 
 def record_size(p: int, q: int) -> int:
@@ -218,22 +242,39 @@ def prior(theta, y, mean, chol):
             chol[a, b] = theta[at + a * q + b]
 
 
+@helper
+def _n_fixed(y, q):
+    """Return p, from the sizes of a record and of b."""
+    rest = y.size - 2 - q - q * q
+    return int(0.5 * (np.sqrt((1.0 + q) ** 2 + 4.0 * rest) - 1.0 - q) + 0.5)
+
+
 @kernel(ACCUMULATE)
 def accumulate(weight, y, latent, s):
     """Add the statistic of one individual; q follows from the size of latent."""
     q = int((np.sqrt(9.0 + 8.0 * latent.size) - 3.0) / 2.0 + 0.5)
-    p = s.size - 2 - (latent.size - q)
-    at_zx = 2 + p + q + p * p
+    p = _n_fixed(y, q)
+    at_xx, at_zx = 2 + p + q, 2 + p + q + p * p
     at_zz = at_zx + q * p
-    i = 0
-    for a in range(q):
-        s[p] += weight * y[2 + p + a] * latent[a]
-        for b in range(p):
-            s[b] += weight * y[at_zx + a * p + b] * latent[a]
+    s[0] += weight
+    s[1] += weight * y[0]
+    s[2] += weight * y[1]
+    i = 3 + p
+    for a in range(p):
+        s[3 + a] += weight * y[2 + a]
         for b in range(a + 1):
-            second = weight * (latent[a] * latent[b] + latent[q + i])
-            s[p + 2 + i] += second
-            s[p + 1] += (1.0 if a == b else 2.0) * y[at_zz + a * q + b] * second
+            s[i] += weight * y[at_xx + a * p + b]
+            i += 1
+    at = i
+    i = at + p + 2
+    for a in range(q):
+        s[at + p] += weight * y[2 + p + a] * latent[a]
+        for b in range(p):
+            s[at + b] += weight * y[at_zx + a * p + b] * latent[a]
+        for b in range(a + 1):
+            second = weight * (latent[a] * latent[b] + latent[q + i - at - p - 2])
+            s[i] += second
+            s[at + p + 1] += (1.0 if a == b else 2.0) * y[at_zz + a * q + b] * second
             i += 1
 
 
@@ -246,29 +287,138 @@ def derive(theta):
     return cholesky(psi, theta[at + q * q : at + 2 * q * q].reshape((q, q)))
 
 
+@helper
+def _triangle(s, at, out):
+    """Write the symmetric matrix whose lower triangle stands in s from `at` on."""
+    for a in range(out.shape[0]):
+        for b in range(a + 1):
+            out[a, b] = s[at]
+            out[b, a] = s[at]
+            at += 1
+
+
+@helper
+def _square(s, p, beta):
+    """Sum of squares of ``y - X beta - Z b`` per individual, posterior variance included."""
+    at_xx = 3 + p
+    at = at_xx + p * (p + 1) // 2
+    square = s[2] + s[at + p + 1] - 2.0 * s[at + p]
+    i = at_xx
+    for a in range(p):
+        square -= 2.0 * beta[a] * (s[3 + a] - s[at + a])
+        for b in range(a + 1):
+            square += (1.0 if a == b else 2.0) * beta[a] * beta[b] * s[i]
+            i += 1
+    return square
+
+
+@helper
+def _fixed_effects(s, p, beta):
+    """Least squares of y - Z b on X; False if X'X is singular."""
+    at = 3 + p + p * (p + 1) // 2
+    gram, root, right = np.empty((p, p)), np.empty((p, p)), np.empty(p)
+    _triangle(s, 3 + p, gram)
+    if not cholesky(gram, root):
+        return False
+    for a in range(p):
+        right[a] = s[3 + a] - s[at + a]
+    cholesky_solve(root, right, beta)
+    return True
+
+
+@kernel(SURROGATE)
+def surrogate(s, theta):
+    """Complete-data log-likelihood per individual, as a function of (beta, sigma^2, Psi).
+
+        -1/2 (s_n log sigma^2 + square / sigma^2 + s_1 log det Psi + tr(Psi^-1 s_bb))
+
+    Laird and Ware (1982), section 4, up to a constant.
+    """
+    p, q = int(theta[0]), int(theta[1])
+    sigma2 = theta[HEAD + p]
+    square = _square(s, p, theta[HEAD : HEAD + p])
+    value = -0.5 * (s[1] * np.log(sigma2) + square / sigma2)
+    at = HEAD + p + 1 + q * q
+    factor = theta[at : at + q * q].reshape((q, q))
+    second = np.empty((q, q))
+    _triangle(s, s.size - q * (q + 1) // 2, second)
+    inverse = np.linalg.inv(factor)
+    for a in range(q):
+        value -= s[0] * np.log(factor[a, a])
+        for b in range(q):
+            for c in range(q):
+                value -= 0.5 * inverse[a, b] * second[b, c] * inverse[a, c]
+    return value
+
+
+@kernel(PROJECT)
+def project(s, theta):
+    """Raise the eigenvalues of s_bb, and the trace, to a small fraction of those of theta.
+
+    The entries that are data alone become those of theta's design where X'X is not
+    positive definite.
+    """
+    p, q = int(theta[0]), int(theta[1])
+    at = HEAD + p + 1
+    if not (s[0] > 0.0 and s[1] > 0.0):
+        s[0], s[1] = 1.0, theta[3] / theta[2]
+    beta = np.empty(p)
+    if not _fixed_effects(s, p, beta):
+        i = 3 + p
+        for a in range(p):
+            s[3 + a] = 0.0
+            beta[a] = 0.0
+            for b in range(a + 1):
+                s[i] = 1.0 / theta[2] if a == b else 0.0
+                i += 1
+        s[2] = theta[4] / theta[2]
+        _fixed_effects(s, p, beta)
+    size = 0.0
+    for a in range(q):
+        size += theta[at + a * q + a] / q
+    second, t = np.empty((q, q)), q * (q + 1) // 2
+    _triangle(s, s.size - t, second)
+    values, vectors = np.linalg.eigh(second)
+    for a in range(q):
+        values[a] = max(values[a], FLOOR * size * s[0])
+    i = s.size - t
+    for a in range(q):
+        for b in range(a + 1):
+            s[i] = 0.0
+            for c in range(q):
+                s[i] += vectors[a, c] * values[c] * vectors[b, c]
+            i += 1
+    lacking = FLOOR * theta[HEAD + p] * s[1] - _square(s, p, beta)
+    if lacking > 0.0:
+        s[s.size - t - 1] += 2.0 * lacking
+
+
 @kernel(MAXIMIZE)
 def maximize(s, theta):
     """Joint maximum over beta, sigma^2 and Psi.
 
-        beta = -n s_XZb,   Psi = s_bb,
-        sigma^2 = (sum y'y - beta'beta + n (s_tr - 2 s_yZb)) / N
+        beta = s_XX^-1 (s_Xy - s_XZb),   Psi = s_bb / s_1,   sigma^2 = square / s_n
 
-    In the basis of the module, these are the least-squares fit of ``y - Z E b``
-    and its mean square, to which the posterior covariance of b adds its trace.
+    These are the least-squares fit of ``y - Z E b`` and its mean square, to which the
+    posterior covariance of b adds its trace.
     """
     p, q = int(theta[0]), int(theta[1])
-    n, n_obs, yy = theta[2], theta[3], theta[4]
-    square = yy + n * (s[p + 1] - 2.0 * s[p])
-    for a in range(p):
-        theta[HEAD + a] = -n * s[a]
-        square -= theta[HEAD + a] * theta[HEAD + a]
-    if not square > 0.0:
+    if not (s[0] > 0.0 and s[1] > 0.0):
+        return NO_WEIGHT
+    beta = np.empty(p)
+    if not _fixed_effects(s, p, beta):
+        return SINGULAR_DESIGN
+    square = _square(s, p, beta)
+    if not 0.0 < square < np.inf:
         return ZERO_RESIDUAL
-    theta[HEAD + p] = square / n_obs
-    at, i = HEAD + p + 1, p + 2
-    for a in range(q):
-        for b in range(a + 1):
-            theta[at + a * q + b] = s[i]
-            theta[at + b * q + a] = s[i]
-            i += 1
-    return 0 if derive(theta) else SINGULAR_PSI
+    psi, factor = np.empty((q, q)), np.empty((q, q))
+    _triangle(s, s.size - q * (q + 1) // 2, psi)
+    psi /= s[0]
+    if not cholesky(psi, factor):
+        return SINGULAR_PSI
+    theta[HEAD : HEAD + p] = beta
+    theta[HEAD + p] = square / s[1]
+    at = HEAD + p + 1
+    theta[at : at + q * q] = psi.ravel()
+    theta[at + q * q : at + 2 * q * q] = factor.ravel()
+    return 0

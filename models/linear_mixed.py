@@ -62,11 +62,14 @@ class LinearMixed(Model):
     """
 
     name: ClassVar[str] = "linear mixed model"
-    capabilities: ClassVar[frozenset[str]] = frozenset({"expect", "draw", "gaussian"})
+    capabilities: ClassVar[frozenset[str]] = frozenset({"expect", "draw", "gaussian", "surrogate"})
     #: What the positive codes of `maximize` mean.
     maximize_errors: ClassVar[dict[int, str]] = {
         kernels.ZERO_RESIDUAL: "the residual variance is not above 0; average over more "
         "individuals or draws",
+        kernels.SINGULAR_DESIGN: "the fixed effects of the individuals visited are collinear; use "
+        "larger batches",
+        kernels.NO_WEIGHT: "the statistic holds no individuals",
         kernels.SINGULAR_PSI: "the covariance of the random effects is singular; use fewer "
         "random effects",
     }
@@ -89,7 +92,10 @@ class LinearMixed(Model):
         self.theta_spec = Packed(
             constants=(kernels.HEAD,), beta=(p,), sigma2=(), psi=(q, q), factor=(q, q)
         )
-        self.stat_spec = Packed(xzb=(p,), yzb=(), trace=(), bb=(q * (q + 1) // 2,))
+        self.stat_spec = Packed(
+            individuals=(), observations=(), yy=(), xy=(p,), xx=(p * (p + 1) // 2,),
+            xzb=(p,), yzb=(), trace=(), bb=(q * (q + 1) // 2,),
+        )  # fmt: skip
         names = design.z_names
         self.param_names = [
             *design.x_names,
@@ -108,7 +114,14 @@ class LinearMixed(Model):
             draw=kernels.draw,
             accumulate=kernels.accumulate,
             maximize=kernels.maximize,
+            surrogate=kernels.surrogate,
+            project=kernels.project,
         )
+
+    @classmethod
+    def example(cls, rng: np.random.Generator, n: int = 60) -> LinearMixed:
+        """Return a small instance of the model that `simulate` simulates."""
+        return cls(simulate(rng, n), "y ~ 0 + a1 + a2", "id", "~ 0 + b1 + b2 + b3")
 
     def _set_data(self, design: Design) -> None:
         """Change the basis of the fixed effects and form each individual's cross products.

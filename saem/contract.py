@@ -69,6 +69,8 @@ class Model(ABC):
         Names of the free parameters, in the order of `params_of`.
     maximize_errors : dict of int to str
         Meaning of the codes that `maximize` returns.
+    penalised : bool
+        Whether `maximize` adds a penalty or a prior to the likelihood.
     """
 
     name: ClassVar[str]
@@ -85,6 +87,7 @@ class Model(ABC):
     work_size: int = 0
     param_names: list[str]
     maximize_errors: ClassVar[dict[int, str]] = {}
+    penalised: bool = False
 
     @abstractmethod
     def start(self, rng: np.random.Generator) -> Array:

@@ -73,9 +73,15 @@ def saem_path(n_individuals: int) -> int:
     return 16 if n_individuals >= 50 else 3
 
 
-def simulated(model: Model, estep: MonteCarlo | None) -> MonteCarlo:
-    """Return the Monte Carlo E-step given, or the one SAEM uses on this model."""
-    return estep or MonteCarlo(moves=SAEM_MOVES, path=saem_path(model.n_individuals))
+def simulated(model: Model, estep: MonteCarlo | None, in_all: int = 1) -> MonteCarlo:
+    """Return the Monte Carlo E-step given, or the one SAEM uses on this model.
+
+    Where a model draws exactly, `in_all` is the number of draws of all individuals together
+    below which each gets several.
+    """
+    n = model.n_individuals
+    draws = -(-in_all // n) if "draw" in model.capabilities else None
+    return estep or MonteCarlo(moves=SAEM_MOVES, path=saem_path(n), n_draws=draws)
 
 
 def batch_of(model: Model, batch_size: int | None) -> int:
@@ -105,15 +111,17 @@ def step_of(
     """Schedule of a step: adaptive for ``"auto"``, a rule bound to the model, or as given.
 
     Where residuals are noisy themselves nothing can be adapted to them, and ``"auto"`` is
-    the rule of the theory, which is also the first adaptive step unless `first` is given.
+    the rule of the theory. The first adaptive step is twice that, unless `first` is given.
     """
     if isinstance(step, str):
         if step != "auto":
             raise OptionError(f"step={step!r} must be 'auto', a number or a schedule.")
         if batch_size >= model.n_individuals:
             return Constant(1.0)
+        if not adaptive:
+            return TheoryStep(1.0).bind(model.n_individuals, batch_size)
         rule = TheoryStep(_SCALE).bind(model.n_individuals, batch_size)
-        return Adaptive(first or rule.value) if adaptive else rule
+        return Adaptive(first or rule.value)
     if isinstance(step, TheoryStep):
         return step.bind(model.n_individuals, batch_size)
     schedule = as_schedule(step, "step")

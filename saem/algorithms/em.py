@@ -147,9 +147,10 @@ class OnlineEM(Algorithm):
     Parameters
     ----------
     batch_size, order, estep, n_epochs, n_iter
-        As for `IncrementalEM`.
+        As for `MiniBatchEM`.
     gamma : Schedule
-        Steps; ``(k + 1) ** -0.6`` by default.
+        Steps; ``(k + 20) ** -0.6`` by default. Larger first steps would let the first
+        batches wipe out the statistic of the initial pass.
     average : bool
         Average the statistic over the second half (Polyak and Ruppert).
 
@@ -159,11 +160,11 @@ class OnlineEM(Algorithm):
     JRSS B 71, 593-613). For data that come in chunks see `saem.Stream`.
     """
 
-    batch_size: int | None = 1
+    batch_size: int | None = None
     order: str = "shuffle"
     estep: EStep | None = None
-    n_epochs: float = 10
-    gamma: Schedule = field(default_factory=Polynomial)
+    n_epochs: float = 20
+    gamma: Schedule = field(default_factory=lambda: Polynomial(0.6, offset=20.0))
     average: bool = True
     n_iter: int | None = None
     name: ClassVar[str] = "online-em"

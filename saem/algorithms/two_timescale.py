@@ -23,6 +23,11 @@ from saem.schedules import Constant, Schedule, TwoPhase
 __all__ = ["FITTEM", "ITTEM", "VRTTEM", "IncrementalSAEM"]
 
 
+#: Draws of all individuals together below which each gets several. With few individuals a
+#: batch's noise is large, and a component that happens to be drawn by nobody never comes back.
+_DRAWS = 500
+
+
 def _slow_steps() -> TwoPhase:
     """Steps of the slow sequence, in passes: 1 for five, then decreasing."""
     return TwoPhase(burn_in=0, exploration=5, power=0.7, delay=2.0)
@@ -42,7 +47,7 @@ class ITTEM(Algorithm):
     order : {"shuffle", "iid"}
         A fresh permutation each pass, or draws with replacement.
     estep : MonteCarlo, optional
-        Draws; by default those of `SAEM`.
+        Draws; by default those of `SAEM`, exact ones 500 in all at least.
     n_epochs : float
         Passes over the data, besides the initial one.
     n_iter : int, optional
@@ -79,8 +84,8 @@ class ITTEM(Algorithm):
         n_iter = self.n_iter or iterations(model, batch, self.n_epochs) + 1
         start = n_iter - round(self.averaged * n_iter)
         return Combination(
-            self.name, simulated(model, self.estep), self._proxy(batch), self._rho(model, batch),
-            on_passes(self.gamma, model, batch), n_iter,
+            self.name, simulated(model, self.estep, _DRAWS), self._proxy(batch),
+            self._rho(model, batch), on_passes(self.gamma, model, batch), n_iter,
             average_from=start if start < n_iter else None,
         )  # fmt: skip
 
@@ -111,7 +116,7 @@ class VRTTEM(ITTEM):
     batch_size, gamma, order, estep, n_epochs, n_iter, averaged
         As for `ITTEM`.
     step : "auto", float, Schedule or TheoryStep
-        Step rho of the fast sequence; ``"auto"`` is ``TheoryStep(2)``.
+        Step rho of the fast sequence; ``"auto"`` is ``TheoryStep(1)``, the rule of the paper.
     inner : int, optional
         Iterations from one anchor to the next; n / batch_size by default.
 
@@ -142,7 +147,7 @@ class FITTEM(ITTEM):
     batch_size, gamma, order, estep, n_epochs, n_iter, averaged
         As for `ITTEM`.
     step : "auto", float, Schedule or TheoryStep
-        Step rho of the fast sequence; ``"auto"`` is ``TheoryStep(2)``.
+        Step rho of the fast sequence; ``"auto"`` is ``TheoryStep(1)``, the rule of the paper.
 
     Notes
     -----

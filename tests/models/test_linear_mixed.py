@@ -300,7 +300,7 @@ def test_inadmissible_statistics_are_reported():
     assert kernels.maximize(bad, theta.copy()) == 2
     view["yzb"][...] = 1e9
     assert kernels.maximize(s, theta.copy()) == 1
-    assert set(model.maximize_errors) == {1, 2}
+    assert {1, 2} <= set(model.maximize_errors)
 
 
 @pytest.mark.parametrize(
