@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from .factor_analysis import PPCA, FactorAnalysis
     from .gaussian_mixture import GaussianMixture
+    from .hidden_markov import HiddenMarkov
     from .linear_mixed import LinearMixed
     from .logistic_missing import LogisticMissing
     from .mixed_logistic import MixedLogistic
@@ -37,6 +38,7 @@ _HOME = {
     "FactorAnalysis": "factor_analysis",
     "GammaMixture": "positive_mixtures",
     "GaussianMixture": "gaussian_mixture",
+    "HiddenMarkov": "hidden_markov",
     "LinearMixed": "linear_mixed",
     "LogisticMissing": "logistic_missing",
     "MixedLogistic": "mixed_logistic",
@@ -59,6 +61,7 @@ __all__ = [
     "FactorAnalysis",
     "GammaMixture",
     "GaussianMixture",
+    "HiddenMarkov",
     "LinearMixed",
     "LogisticMissing",
     "MixedLogistic",

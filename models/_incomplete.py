@@ -116,9 +116,9 @@ def observed_moments(values: Array, weights: Array) -> tuple[Array, Array]:
         return mean, (share * centred * centred).sum(axis=0) / total
 
 
-def add_empty_columns(table: Table, mean: Array, variance: Array, problems: Problems) -> None:
+def add_empty_columns(names: list[str], mean: Array, variance: Array, problems: Problems) -> None:
     """Name columns without observed values (of positive weight), or with one value only."""
-    for j, name in enumerate(table.names):
+    for j, name in enumerate(names):
         if not np.isfinite(mean[j]):
             problems.add(
                 f"column {name!r} has no observed value of positive weight",

@@ -109,7 +109,7 @@ class FactorAnalysis(IncompleteRows):
         if table is not None:
             checked = read_weights(weights, len(table.values), problems)
             mean, variance = observed_moments(table.values, checked)
-            add_empty_columns(table, mean, variance, problems)
+            add_empty_columns(table.names, mean, variance, problems)
             _check_size(table, n_factors, incomplete, options_fine, problems)
         problems.raise_if_any(DataError if options_fine else ModelError)
         assert table is not None

@@ -88,7 +88,7 @@ class MultivariateNormal(IncompleteRows):
             raise DataError(problems.message())
         checked = read_weights(weights, len(table.values), problems)
         mean, variance = observed_moments(table.values, checked)
-        add_empty_columns(table, mean, variance, problems)
+        add_empty_columns(table.names, mean, variance, problems)
         if not problems:
             _check_rank(table, checked, problems)
         problems.raise_if_any(DataError)
