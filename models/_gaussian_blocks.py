@@ -18,7 +18,18 @@ from saem._types import BLOCK, MATRIX, VECTOR
 
 from ._gaussian_kernels import HEAD
 
-__all__ = ["CHUNK", "block_diag", "block_full", "block_spherical", "block_tied", "work_size"]
+__all__ = [
+    "CHUNK",
+    "block_diag",
+    "block_diag_weighted",
+    "block_full",
+    "block_full_weighted",
+    "block_spherical",
+    "block_spherical_weighted",
+    "block_tied",
+    "block_tied_weighted",
+    "work_size",
+]
 
 #: Rows visited together: two matrices of 10 columns stay in the first-level cache.
 CHUNK = 128
@@ -122,12 +133,19 @@ def _add_triangular_norm(tri, x, z, out):
 
 
 @helper
-def _transpose(values, start, x):
-    """Rows of the leaf from `start` on, as columns of x."""
+def _transpose(values, start, width, x):
+    """Rows of the leaf from `start` on, as columns of x; a record has `width` numbers."""
     d, n_rows = x.shape
     for b in range(n_rows):
         for j in range(d):
-            x[j, b] = values[(start + b) * d + j]
+            x[j, b] = values[(start + b) * width + j]
+
+
+@helper
+def _row_weights(values, start, width, out):
+    """Last numbers of the records from `start` on."""
+    for b in range(out.size):
+        out[b] = values[(start + b + 1) * width - 1]
 
 
 @helper
@@ -140,8 +158,11 @@ def _subtract(x, mean, out):
 
 
 @helper
-def _posterior(logp, scratch):
-    """Turn log joint densities (k, rows) into responsibilities; sum of log-likelihoods."""
+def _posterior(logp, scratch, weighted):
+    """Turn log joint densities (k, rows) into responsibilities; sum of log-likelihoods.
+
+    Both times the weights of the rows, in the third row of the scratch, if `weighted`.
+    """
     k, n_rows = logp.shape
     top = scratch[0]
     total = scratch[1]
@@ -160,6 +181,11 @@ def _posterior(logp, scratch):
     for b in range(n_rows):
         top[b] += log(total[b])
         total[b] = 1.0 / total[b]
+    if weighted:
+        weights = scratch[2]
+        for b in range(n_rows):
+            top[b] *= weights[b]
+            total[b] *= weights[b]
     for c in range(k):
         p = logp[c]
         for b in range(n_rows):
@@ -179,8 +205,8 @@ def _split(work, d, k, rows):
     return x, diff, logp, work[start : start + 3 * rows].reshape((3, rows))
 
 
-@kernel(BLOCK)
-def block_full(theta, values, s, work):
+@helper
+def _block_full(theta, values, s, work, weighted):
     """E-step of a leaf, one covariance matrix per component."""
     k, d = int(theta[0]), int(theta[1])
     tri = d * (d + 1) // 2
@@ -189,11 +215,14 @@ def block_full(theta, values, s, work):
     factors = constants + k
     squares = k + k * d
     loglik = 0.0
-    n = values.size // d
+    width = d + 1 if weighted else d
+    n = values.size // width
     for start in range(0, n, CHUNK):
         rows = min(CHUNK, n - start)
         x, diff, logp, scratch = _split(work, d, k, rows)
-        _transpose(values, start, x)
+        _transpose(values, start, width, x)
+        if weighted:
+            _row_weights(values, start, width, scratch[2])
         for c in range(k):
             p = logp[c]
             norm = scratch[1]
@@ -203,7 +232,7 @@ def block_full(theta, values, s, work):
             _add_triangular_norm(factor, diff, scratch[0], norm)
             for b in range(rows):
                 p[b] = theta[constants + c] - 0.5 * norm[b]
-        loglik += _posterior(logp, scratch)
+        loglik += _posterior(logp, scratch, weighted)
         for c in range(k):
             r = logp[c]
             s[c] += _sum(r)
@@ -212,8 +241,8 @@ def block_full(theta, values, s, work):
     return loglik
 
 
-@kernel(BLOCK)
-def block_tied(theta, values, s, work):
+@helper
+def _block_tied(theta, values, s, work, weighted):
     """E-step of a leaf, one covariance matrix for all components."""
     k, d = int(theta[0]), int(theta[1])
     tri = d * (d + 1) // 2
@@ -221,11 +250,14 @@ def block_tied(theta, values, s, work):
     constants = means + k * d + tri
     factor = theta[constants + k : constants + k + tri]
     loglik = 0.0
-    n = values.size // d
+    width = d + 1 if weighted else d
+    n = values.size // width
     for start in range(0, n, CHUNK):
         rows = min(CHUNK, n - start)
         x, diff, logp, scratch = _split(work, d, k, rows)
-        _transpose(values, start, x)
+        _transpose(values, start, width, x)
+        if weighted:
+            _row_weights(values, start, width, scratch[2])
         for c in range(k):
             p = logp[c]
             norm = scratch[1]
@@ -234,19 +266,19 @@ def block_tied(theta, values, s, work):
             _add_triangular_norm(factor, diff, scratch[0], norm)
             for b in range(rows):
                 p[b] = theta[constants + c] - 0.5 * norm[b]
-        loglik += _posterior(logp, scratch)
+        loglik += _posterior(logp, scratch, weighted)
         for c in range(k):
             r = logp[c]
             s[c] += _sum(r)
             _add_sums(r, x, s[k + c * d : k + (c + 1) * d])
-        ones = scratch[1]
-        ones[:] = 1.0
-        _add_products(ones, x, s[k + k * d :], scratch[0])
+        if not weighted:
+            scratch[2, :] = 1.0
+        _add_products(scratch[2], x, s[k + k * d :], scratch[0])
     return loglik
 
 
-@kernel(BLOCK)
-def block_diag(theta, values, s, work):
+@helper
+def _block_diag(theta, values, s, work, weighted):
     """E-step of a leaf, one diagonal covariance per component."""
     k, d = int(theta[0]), int(theta[1])
     means = HEAD + k
@@ -254,11 +286,14 @@ def block_diag(theta, values, s, work):
     factors = constants + k
     squares = k + k * d
     loglik = 0.0
-    n = values.size // d
+    width = d + 1 if weighted else d
+    n = values.size // width
     for start in range(0, n, CHUNK):
         rows = min(CHUNK, n - start)
         x, _, logp, scratch = _split(work, d, k, rows)
-        _transpose(values, start, x)
+        _transpose(values, start, width, x)
+        if weighted:
+            _row_weights(values, start, width, scratch[2])
         for c in range(k):
             p = logp[c]
             norm = scratch[1]
@@ -271,7 +306,7 @@ def block_diag(theta, values, s, work):
                     norm[b] += z * z
             for b in range(rows):
                 p[b] = theta[constants + c] - 0.5 * norm[b]
-        loglik += _posterior(logp, scratch)
+        loglik += _posterior(logp, scratch, weighted)
         for c in range(k):
             r = logp[c]
             s[c] += _sum(r)
@@ -280,19 +315,22 @@ def block_diag(theta, values, s, work):
     return loglik
 
 
-@kernel(BLOCK)
-def block_spherical(theta, values, s, work):
+@helper
+def _block_spherical(theta, values, s, work, weighted):
     """E-step of a leaf, one variance per component."""
     k, d = int(theta[0]), int(theta[1])
     means = HEAD + k
     constants = means + k * d + k
     factors = constants + k
     loglik = 0.0
-    n = values.size // d
+    width = d + 1 if weighted else d
+    n = values.size // width
     for start in range(0, n, CHUNK):
         rows = min(CHUNK, n - start)
         x, _, logp, scratch = _split(work, d, k, rows)
-        _transpose(values, start, x)
+        _transpose(values, start, width, x)
+        if weighted:
+            _row_weights(values, start, width, scratch[2])
         for c in range(k):
             p = logp[c]
             norm = scratch[1]
@@ -306,7 +344,7 @@ def block_spherical(theta, values, s, work):
             half = 0.5 * theta[factors + c] * theta[factors + c]
             for b in range(rows):
                 p[b] = theta[constants + c] - half * norm[b]
-        loglik += _posterior(logp, scratch)
+        loglik += _posterior(logp, scratch, weighted)
         lengths = scratch[:1]
         lengths[:] = 0.0
         for j in range(d):
@@ -319,3 +357,51 @@ def block_spherical(theta, values, s, work):
             _add_sums(r, x, s[k + c * d : k + (c + 1) * d])
             _add_sums(r, lengths, s[k + k * d + c : k + k * d + c + 1])
     return loglik
+
+
+@kernel(BLOCK, deferred=True)
+def block_full(theta, values, s, work):
+    """E-step of a leaf."""
+    return _block_full(theta, values, s, work, False)
+
+
+@kernel(BLOCK, deferred=True)
+def block_full_weighted(theta, values, s, work):
+    """E-step of a leaf whose rows have weights."""
+    return _block_full(theta, values, s, work, True)
+
+
+@kernel(BLOCK, deferred=True)
+def block_tied(theta, values, s, work):
+    """E-step of a leaf."""
+    return _block_tied(theta, values, s, work, False)
+
+
+@kernel(BLOCK, deferred=True)
+def block_tied_weighted(theta, values, s, work):
+    """E-step of a leaf whose rows have weights."""
+    return _block_tied(theta, values, s, work, True)
+
+
+@kernel(BLOCK, deferred=True)
+def block_diag(theta, values, s, work):
+    """E-step of a leaf."""
+    return _block_diag(theta, values, s, work, False)
+
+
+@kernel(BLOCK, deferred=True)
+def block_diag_weighted(theta, values, s, work):
+    """E-step of a leaf whose rows have weights."""
+    return _block_diag(theta, values, s, work, True)
+
+
+@kernel(BLOCK, deferred=True)
+def block_spherical(theta, values, s, work):
+    """E-step of a leaf."""
+    return _block_spherical(theta, values, s, work, False)
+
+
+@kernel(BLOCK, deferred=True)
+def block_spherical_weighted(theta, values, s, work):
+    """E-step of a leaf whose rows have weights."""
+    return _block_spherical(theta, values, s, work, True)

@@ -3,8 +3,8 @@
 For k components in d dimensions, with t = d (d + 1) / 2, the vectors are
 
 =========  =====================================================================
-theta      k, d, floor (`HEAD` numbers); weights (k); means (k, d); covariances;
-           log constants (k); factors
+theta      k, d, floor, kept (`HEAD` numbers); weights (k); means (k, d);
+           covariances; log constants (k); factors
 s          N_c (k); sums (k, d); second moments
 latent     responsibilities (k), or the indicator of the drawn component
 =========  =====================================================================
@@ -22,7 +22,10 @@ spherical   k         variance               1 / sd             sum r |x|^2
 
 Triangles are packed row by row. The log constant of component c is
 ``log w_c - d/2 log 2 pi - 1/2 log det C_c``, so that the E-step needs no
-factorisation. The floor is added to the diagonal of covariances in the M-step.
+factorisation. The floor is added to the diagonal of covariances in the M-step, which
+leaves the blocks named by `kept` (a sum of the codes `WEIGHTS`, `MEANS`,
+`COVARIANCES`) as they are. Rows with weights: `saem.models._gaussian_weighted`; with
+missing values: `saem.models._gaussian_missing`.
 """
 
 from __future__ import annotations
@@ -30,15 +33,22 @@ from __future__ import annotations
 import numpy as np
 
 from saem._jit import helper, kernel
-from saem._types import ACCUMULATE, DRAW, EXPECT
+from saem._types import ACCUMULATE, CLASSIFY, DRAW, EXPECT
 from saem.random import uniform
 
 __all__ = [
+    "COVARIANCES",
     "HEAD",
+    "MEANS",
+    "WEIGHTS",
     "accumulate_diag",
     "accumulate_full",
     "accumulate_spherical",
     "accumulate_tied",
+    "classify_diag",
+    "classify_full",
+    "classify_spherical",
+    "classify_tied",
     "draw_diag",
     "draw_full",
     "draw_spherical",
@@ -50,7 +60,9 @@ __all__ = [
 ]
 
 #: Numbers before the weights in theta.
-HEAD = 3
+HEAD = 4
+#: Blocks that the M-step may have to keep; theta[3] is the sum of those it keeps.
+WEIGHTS, MEANS, COVARIANCES = 1, 2, 4
 
 
 # E-step: log joint densities into `latent`, then responsibilities.
@@ -127,28 +139,28 @@ def _log_joint_spherical(theta, y, latent):
         latent[c] = theta[constants + c] - 0.5 * norm * scale * scale
 
 
-@kernel(EXPECT)
+@kernel(EXPECT, deferred=True)
 def expect_full(theta, y, latent, work):
     """Responsibilities of one row; returns its log-likelihood."""
     _log_joint_full(theta, y, latent)
     return _normalise(latent)
 
 
-@kernel(EXPECT)
+@kernel(EXPECT, deferred=True)
 def expect_tied(theta, y, latent, work):
     """Responsibilities of one row; returns its log-likelihood."""
     _log_joint_tied(theta, y, latent)
     return _normalise(latent)
 
 
-@kernel(EXPECT)
+@kernel(EXPECT, deferred=True)
 def expect_diag(theta, y, latent, work):
     """Responsibilities of one row; returns its log-likelihood."""
     _log_joint_diag(theta, y, latent)
     return _normalise(latent)
 
 
-@kernel(EXPECT)
+@kernel(EXPECT, deferred=True)
 def expect_spherical(theta, y, latent, work):
     """Responsibilities of one row; returns its log-likelihood."""
     _log_joint_spherical(theta, y, latent)
@@ -173,32 +185,80 @@ def _choose(key, latent):
     latent[chosen] = 1.0
 
 
-@kernel(DRAW)
+@kernel(DRAW, deferred=True)
 def draw_full(theta, y, key, latent, work):
     """Indicator of a component drawn from its posterior."""
-    expect_full(theta, y, latent, work)
+    _log_joint_full(theta, y, latent)
+    _normalise(latent)
     _choose(key, latent)
 
 
-@kernel(DRAW)
+@kernel(DRAW, deferred=True)
 def draw_tied(theta, y, key, latent, work):
     """Indicator of a component drawn from its posterior."""
-    expect_tied(theta, y, latent, work)
+    _log_joint_tied(theta, y, latent)
+    _normalise(latent)
     _choose(key, latent)
 
 
-@kernel(DRAW)
+@kernel(DRAW, deferred=True)
 def draw_diag(theta, y, key, latent, work):
     """Indicator of a component drawn from its posterior."""
-    expect_diag(theta, y, latent, work)
+    _log_joint_diag(theta, y, latent)
+    _normalise(latent)
     _choose(key, latent)
 
 
-@kernel(DRAW)
+@kernel(DRAW, deferred=True)
 def draw_spherical(theta, y, key, latent, work):
     """Indicator of a component drawn from its posterior."""
-    expect_spherical(theta, y, latent, work)
+    _log_joint_spherical(theta, y, latent)
+    _normalise(latent)
     _choose(key, latent)
+
+
+# The most probable component.
+
+
+@helper
+def _most_probable(latent):
+    """Replace log joint densities by the indicator of the largest; return it."""
+    best = 0
+    for c in range(1, latent.size):
+        if latent[c] > latent[best]:
+            best = c
+    value = latent[best]
+    latent[:] = 0.0
+    latent[best] = 1.0
+    return value
+
+
+@kernel(CLASSIFY, deferred=True)
+def classify_full(theta, y, latent, work):
+    """Indicator of the most probable component; returns log p(x, z)."""
+    _log_joint_full(theta, y, latent)
+    return _most_probable(latent)
+
+
+@kernel(CLASSIFY, deferred=True)
+def classify_tied(theta, y, latent, work):
+    """Indicator of the most probable component; returns log p(x, z)."""
+    _log_joint_tied(theta, y, latent)
+    return _most_probable(latent)
+
+
+@kernel(CLASSIFY, deferred=True)
+def classify_diag(theta, y, latent, work):
+    """Indicator of the most probable component; returns log p(x, z)."""
+    _log_joint_diag(theta, y, latent)
+    return _most_probable(latent)
+
+
+@kernel(CLASSIFY, deferred=True)
+def classify_spherical(theta, y, latent, work):
+    """Indicator of the most probable component; returns log p(x, z)."""
+    _log_joint_spherical(theta, y, latent)
+    return _most_probable(latent)
 
 
 # Statistics.
@@ -225,8 +285,8 @@ def _add_outer(weight, y, s, start):
             i += 1
 
 
-@kernel(ACCUMULATE)
-def accumulate_full(weight, y, latent, s):
+@helper
+def _add_full(weight, y, latent, s):
     """Add ``weight * (r, r x, r x x')``."""
     _accumulate_first(weight, y, latent, s)
     k, d = latent.size, y.size
@@ -236,15 +296,15 @@ def accumulate_full(weight, y, latent, s):
             _add_outer(weight * latent[c], y, s, k + k * d + c * tri)
 
 
-@kernel(ACCUMULATE)
-def accumulate_tied(weight, y, latent, s):
+@helper
+def _add_tied(weight, y, latent, s):
     """Add ``weight * (r, r x, x x')``."""
     _accumulate_first(weight, y, latent, s)
     _add_outer(weight, y, s, latent.size * (1 + y.size))
 
 
-@kernel(ACCUMULATE)
-def accumulate_diag(weight, y, latent, s):
+@helper
+def _add_diag(weight, y, latent, s):
     """Add ``weight * (r, r x, r x^2)``."""
     _accumulate_first(weight, y, latent, s)
     k, d = latent.size, y.size
@@ -253,8 +313,8 @@ def accumulate_diag(weight, y, latent, s):
             s[k + (k + c) * d + j] += weight * latent[c] * y[j] * y[j]
 
 
-@kernel(ACCUMULATE)
-def accumulate_spherical(weight, y, latent, s):
+@helper
+def _add_spherical(weight, y, latent, s):
     """Add ``weight * (r, r x, r |x|^2)``."""
     _accumulate_first(weight, y, latent, s)
     k, d = latent.size, y.size
@@ -263,3 +323,27 @@ def accumulate_spherical(weight, y, latent, s):
         length += y[j] * y[j]
     for c in range(k):
         s[k + k * d + c] += weight * latent[c] * length
+
+
+@kernel(ACCUMULATE, deferred=True)
+def accumulate_full(weight, y, latent, s):
+    """Add ``weight * (r, r x, r x x')``."""
+    _add_full(weight, y, latent, s)
+
+
+@kernel(ACCUMULATE, deferred=True)
+def accumulate_tied(weight, y, latent, s):
+    """Add ``weight * (r, r x, x x')``."""
+    _add_tied(weight, y, latent, s)
+
+
+@kernel(ACCUMULATE, deferred=True)
+def accumulate_diag(weight, y, latent, s):
+    """Add ``weight * (r, r x, r x^2)``."""
+    _add_diag(weight, y, latent, s)
+
+
+@kernel(ACCUMULATE, deferred=True)
+def accumulate_spherical(weight, y, latent, s):
+    """Add ``weight * (r, r x, r |x|^2)``."""
+    _add_spherical(weight, y, latent, s)

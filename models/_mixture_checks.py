@@ -36,9 +36,18 @@ def _add_unknown(name: str, value: Any, known: tuple[str, ...], problems: Proble
 
 
 def check_options(
-    n_components: Any, covariance_type: Any, init: Any, reg_covar: Any, problems: Problems
+    n_components: Any,
+    covariance_type: Any,
+    init: Any,
+    reg_covar: Any,
+    fixed: Any,
+    missing: Any,
+    problems: Problems,
 ) -> None:
     """Check the options that can be judged without the data."""
+    kept = _check_fixed(fixed, problems)
+    if missing not in (None, True, False):
+        problems.add(f"missing={missing!r} must be None, True or False")
     if not _is_whole(n_components) or n_components < 1:
         problems.add(f"n_components={n_components!r} must be a whole number, at least 1")
     if covariance_type not in _TYPES:
@@ -50,8 +59,9 @@ def check_options(
         if init not in _INITS:
             _add_unknown("init", init, _INITS, problems)
     elif isinstance(init, Mapping):
-        if set(init) != set(_PARTS):
-            problems.add(f"init has the keys {sorted(map(str, init))}; it needs {sorted(_PARTS)}")
+        needed = set(_PARTS) - kept
+        if not needed <= set(init) <= set(_PARTS):
+            problems.add(f"init has the keys {sorted(map(str, init))}; it needs {sorted(needed)}")
     elif not isinstance(init, tuple) or len(init) != 3:
         problems.add(
             f"init={init!r} must be one of {_INITS}, or a dict or tuple of weights, means and "
@@ -59,23 +69,44 @@ def check_options(
         )
 
 
-def check_size(table: Table, n_components: int, problems: Problems) -> None:
-    """Check that there are as many rows as components."""
-    n = len(table.values)
-    if n_components > n:
-        problems.add(f"n_components={n_components} exceeds the number of rows, {n}")
+def _check_fixed(fixed: Any, problems: Problems) -> set[str]:
+    """Check which parts are kept; their names."""
+    if fixed is None:
+        return set()
+    if not isinstance(fixed, Mapping):
+        problems.add(f"fixed={fixed!r} must be a dict of values of {', '.join(_PARTS)}")
+        return set()
+    for name in fixed:
+        if name not in _PARTS:
+            _add_unknown("a key of fixed", name, _PARTS, problems)
+    if set(fixed) == set(_PARTS):
+        problems.add(
+            "fixed holds all parts, so that nothing is left to estimate",
+            remedy="leave one out, or use `posterior` with `pack_components`",
+        )
+    return set(fixed) & set(_PARTS)
+
+
+def check_size(n_rows: int, n_components: int, problems: Problems) -> None:
+    """Check that there are as many rows (of positive weight) as components."""
+    if n_components > n_rows:
+        problems.add(f"n_components={n_components} exceeds the number of rows, {n_rows}")
 
 
 def check_data(
     table: Table,
+    solid: Array,
     moments: Moments,
     n_components: int,
     covariance_type: str,
     reg_covar: float,
     problems: Problems,
 ) -> None:
-    """Check that the data can carry the mixture; warn where only the floor saves it."""
-    found = len(distinct_rows(table.values, n_components))
+    """Check that the data can carry the mixture; warn where only the floor saves it.
+
+    `solid` are the rows of positive weight, missing values replaced by means.
+    """
+    found = len(distinct_rows(solid, n_components))
     if found < n_components:
         problems.add(f"X has only {found} distinct rows, fewer than n_components={n_components}")
         return
@@ -83,7 +114,7 @@ def check_data(
     constant = variance <= (1e-13 * np.abs(moments.mean)) ** 2
     for j in np.flatnonzero(constant):
         _report(
-            f"column {table.names[j]!r} is constant (value {table.values[0, j]:g})",
+            f"column {table.names[j]!r} is constant (value {solid[0, j]:g})",
             "drop the column",
             reg_covar,
             problems,
@@ -124,17 +155,24 @@ def _report(text: str, remedy: str, reg_covar: float, problems: Problems) -> Non
 
 
 def check_given(
-    init: Any, shapes: dict[str, tuple[int, ...]], *, matrices: bool
+    init: Any,
+    shapes: dict[str, tuple[int, ...]],
+    *,
+    matrices: bool,
+    owner: str = "the starting values",
 ) -> dict[str, Array]:
-    """Check starting values given by the user: shapes, numbers, weights, covariances.
+    """Check values given by the user: shapes, numbers, weights, covariances.
 
     Parameters
     ----------
     init : dict or tuple
+        A dict may hold some of the parts only.
     shapes : dict
         Shapes of weights, means and covariances.
     matrices : bool
         Whether covariances are matrices, not variances.
+    owner : str
+        What the values are, for the message.
 
     Raises
     ------
@@ -142,9 +180,11 @@ def check_given(
         With all problems found.
     """
     parts = dict(init) if isinstance(init, Mapping) else dict(zip(_PARTS, init, strict=True))
-    problems = Problems("the starting values")
+    problems = Problems(owner)
     given: dict[str, Array] = {}
     for name, shape in shapes.items():
+        if name not in parts:
+            continue
         try:
             value = np.array(parts[name], dtype=float)
         except (TypeError, ValueError):
@@ -162,7 +202,8 @@ def check_given(
         check = _check_matrices if matrices else _check_variances
         check(given["covariances"], problems)
     problems.raise_if_any(ModelError)
-    given["weights"] /= given["weights"].sum()
+    if "weights" in given:
+        given["weights"] /= given["weights"].sum()
     return given
 
 

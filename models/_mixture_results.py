@@ -11,7 +11,6 @@ from saem.contract import Array
 from saem.random import SeedLike, resolve_seed
 from saem.results import Results
 
-from ._mixture_layout import param_scales
 from .gaussian_mixture import GaussianMixture
 
 if TYPE_CHECKING:
@@ -65,8 +64,7 @@ class MixtureResults(Results):
 
     @property
     def _interval_scales(self) -> list[str]:
-        model = self.model
-        return param_scales(model.covariance_type, model.n_components, model.n_features)
+        return self.model.interval_scales
 
     def predict(self, X: Any = None) -> NDArray[np.intp]:
         """Most probable component of each row.
@@ -101,6 +99,11 @@ class MixtureResults(Results):
         return self.model.sample(self.record.theta, n, resolve_seed(seed)[1])
 
     @property
+    def bic(self) -> float:
+        """Schwarz's criterion, ``-2 llf + n_params log(sum of weights)``; smaller is better."""
+        return -2.0 * self.llf + self.n_params * float(np.log(self.model.total_weight))
+
+    @property
     def icl(self) -> float:
         """Integrated completed likelihood: BIC plus a penalty for overlap; smaller is better."""
         return self.model.icl(self.record.theta)
@@ -110,7 +113,7 @@ class MixtureResults(Results):
         """Variances at the floor `reg_covar`, and components that have lost their rows."""
         model, found = self.model, {}
         for name, value in self.params.items():
-            if str(name).startswith("weights") and value * model.n_individuals < 1.0:
+            if str(name).startswith("weights") and value * model.total_weight < 1.0:
                 found[str(name)] = "the component holds less than one row"
         for name, value, scale in zip(
             self.param_names, self.params.to_numpy(), self._interval_scales, strict=True
@@ -130,7 +133,18 @@ class MixtureResults(Results):
         return MixturePlots(self)
 
     def _sizes(self) -> list[tuple[str, str]]:
-        return [
-            ("No. of components", f"{self.model.n_components}"),
-            ("Covariances", self.model.covariance_type),
+        model = self.model
+        sizes = [
+            ("No. of components", f"{model.n_components}"),
+            ("Covariances", model.covariance_type),
         ]
+        if model.row_weights is not None:
+            sizes.append(("Sum of weights", f"{model.total_weight:g}"))
+        if model.n_missing:
+            sizes.append(("Missing values", f"{model.n_missing}"))
+        return sizes
+
+    def _fixed(self) -> dict[str, float]:
+        model = self.model
+        full = model.named_values(self.record.theta)
+        return {n: v for n, v in full.items() if n not in model.param_names}

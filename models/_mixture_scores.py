@@ -6,11 +6,16 @@ with responsibilities r_c, deviations e_c = x - m_c and precisions P_c = C_c^-1,
     d / d w_c = r_c / w_c - r_k / w_k   (c < k; the last weight is 1 minus the others),
     d / d m_c = r_c P_c e_c,
     d / d C_c = 1/2 r_c (P_c e_c e_c' P_c - P_c)   (twice that off the diagonal).
+
+Of a row with missing values, P_c is the inverse of the observed part of C_c, with zeros
+for the missing columns, and deviations are 0 there: the gradient of the density of
+what was observed.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saem.contract import Array
 
@@ -34,21 +39,45 @@ def scores(X: Array, probabilities: Array, parts: dict[str, Array], covariance_t
     ndarray of shape (n, n_params)
         The first k - 1 weights, the means, then the covariances (lower triangles).
     """
+    if not np.isnan(X.sum()):
+        return _scores_of_pattern(
+            X, np.ones(X.shape[1], bool), probabilities, parts, covariance_type
+        )
+    patterns, which = np.unique(~np.isnan(X), axis=0, return_inverse=True)
+    pieces = [np.flatnonzero(which.ravel() == p) for p in range(len(patterns))]
+    found = [
+        _scores_of_pattern(X[rows], seen, probabilities[rows], parts, covariance_type)
+        for seen, rows in zip(patterns, pieces, strict=True)
+    ]
+    return np.concatenate(found)[np.argsort(np.concatenate(pieces))]
+
+
+def _scores_of_pattern(
+    X: Array,
+    seen: NDArray[np.bool_],
+    probabilities: Array,
+    parts: dict[str, Array],
+    covariance_type: str,
+) -> Array:
+    """Scores of rows that all have the same columns observed."""
     weights, means, covariances = parts["weights"], parts["means"], parts["covariances"]
     k, d = means.shape
+    X = np.where(seen, X, means[0])  # deviations there meet zeros in the precisions
     ratio = probabilities / weights
     by_mean, by_covariance = [], []
     for c in range(k):
         r = probabilities[:, c, None]
         e = X - means[c]
         if covariance_type in ("full", "tied"):
-            precision = np.linalg.inv(covariances if covariance_type == "tied" else covariances[c])
+            covariance = covariances if covariance_type == "tied" else covariances[c]
+            precision = np.zeros((d, d))
+            precision[np.ix_(seen, seen)] = np.linalg.inv(covariance[np.ix_(seen, seen)])
             scaled = e @ precision
             a, b = np.tril_indices(d)
             second = scaled[:, a] * scaled[:, b] - precision[a, b]
             second *= np.where(a == b, 0.5, 1.0)
         else:
-            precision = 1.0 / np.broadcast_to(covariances[c], d)
+            precision = seen / np.broadcast_to(covariances[c], d)
             scaled = e * precision
             second = 0.5 * (scaled**2 - precision)
             if covariance_type == "spherical":

@@ -7,7 +7,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from saem.contract import Array
 
-__all__ = ["simulate"]
+__all__ = ["example_parts", "simulate", "with_holes"]
+
+
+def example_parts(covariance_type: str) -> dict[str, Array]:
+    """Two overlapping components in the plane: weights, means and covariances."""
+    tied = np.array([[1.0, 0.3], [0.3, 0.8]])
+    covariances = {
+        "full": np.stack([tied, np.array([[0.6, -0.2], [-0.2, 1.2]])]),
+        "tied": tied,
+        "diag": np.array([[1.0, 0.8], [0.6, 1.2]]),
+        "spherical": np.array([1.0, 0.7]),
+    }[covariance_type]
+    means = np.array([[-1.5, -1.0], [1.5, 1.0]])
+    return {"weights": np.array([0.4, 0.6]), "means": means, "covariances": covariances}
+
+
+def with_holes(rng: np.random.Generator, X: Array, share: float) -> Array:
+    """Rows of which a share lacks one value each, at random."""
+    X = X.copy()
+    lost = np.flatnonzero(rng.random(len(X)) < share)
+    X[lost, rng.integers(X.shape[1], size=len(lost))] = np.nan
+    return X
 
 
 def simulate(

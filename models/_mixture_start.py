@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from saem.contract import Array
 
-__all__ = ["distinct_rows", "kmeans_plus_plus", "lloyd", "subsample"]
+__all__ = ["distinct_rows", "group_means", "kmeans_plus_plus", "lloyd", "subsample"]
 
 #: Starts are made from at most this many rows.
 MAX_ROWS = 10_000
@@ -40,11 +40,13 @@ def _squared_distances(X: Array, centre: Array) -> Array:
     return np.square(X - centre).sum(axis=1)
 
 
-def kmeans_plus_plus(X: Array, n_components: int, rng: np.random.Generator) -> Array:
+def kmeans_plus_plus(
+    X: Array, n_components: int, rng: np.random.Generator, weights: Array | None = None
+) -> Array:
     """Choose centres among the rows, far from each other.
 
     Each has probability proportional to the squared distance from the nearest
-    centre chosen before.
+    centre chosen before, times the row's weight.
 
     Returns
     -------
@@ -56,10 +58,13 @@ def kmeans_plus_plus(X: Array, n_components: int, rng: np.random.Generator) -> A
     seeding. SODA '07, section 2.2.
     """
     centres = np.empty((n_components, X.shape[1]))
-    centres[0] = X[rng.integers(len(X))]
+    if weights is None:
+        centres[0] = X[rng.integers(len(X))]
+    else:
+        centres[0] = X[rng.choice(len(X), p=weights / weights.sum())]
     nearest = _squared_distances(X, centres[0])
     for c in range(1, n_components):
-        total = np.cumsum(nearest)
+        total = np.cumsum(nearest if weights is None else weights * nearest)
         # `side="right"` never picks a row at distance zero
         chosen = np.searchsorted(total, rng.random() * total[-1], side="right")
         centres[c] = X[min(chosen, len(X) - 1)]
@@ -67,8 +72,18 @@ def kmeans_plus_plus(X: Array, n_components: int, rng: np.random.Generator) -> A
     return centres
 
 
-def lloyd(X: Array, centres: Array) -> NDArray[np.intp]:
-    """Labels after a few steps of k-means.
+def group_means(
+    X: Array, labels: NDArray[np.intp], n_groups: int, weights: Array | None = None
+) -> Array:
+    """Means of the rows of each group, weighted if weights are given; no group is empty."""
+    groups = [labels == c for c in range(n_groups)]
+    if weights is None:
+        return np.stack([X[mine].mean(axis=0) for mine in groups])
+    return np.stack([np.average(X[mine], axis=0, weights=weights[mine]) for mine in groups])
+
+
+def lloyd(X: Array, centres: Array, weights: Array | None = None) -> NDArray[np.intp]:
+    """Labels after a few steps of k-means, of rows with weights above 0 if given.
 
     A centre that loses all its rows takes the row farthest from its own centre.
     """
@@ -82,7 +97,7 @@ def lloyd(X: Array, centres: Array) -> NDArray[np.intp]:
             row = np.where(alone, -1.0, own).argmax()
             labels[row] = c
             own[row] = 0.0
-        centres = np.stack([X[labels == c].mean(axis=0) for c in range(len(centres))])
+        centres = group_means(X, labels, len(centres), weights)
         if np.array_equal(labels, previous):
             break
     return labels

@@ -82,14 +82,15 @@ def _numbers(X: Any, problems: Problems) -> tuple[Any, list[str] | None, Any]:
     return array, None, range(len(array) if array.ndim else 0)
 
 
-def _add_bad_values(table: Table, problems: Problems) -> None:
-    """Name the rows and columns of values that are missing, infinite or too large."""
+def _add_bad_values(table: Table, problems: Problems, missing: bool) -> None:
+    """Name the rows and columns of values not allowed: missing, infinite or too large."""
     for part in chunks(len(table.values)):
         block = table.values[part]
         with np.errstate(all="ignore"):
             if np.abs(block).max() < _LARGEST:  # false for not-a-number, too
                 continue
-        for i, j in np.argwhere(~(np.abs(block) < _LARGEST)):
+        bad = np.abs(block) >= _LARGEST if missing else ~(np.abs(block) < _LARGEST)
+        for i, j in np.argwhere(bad):
             rule = "is missing" if np.isnan(block[i, j]) else "is infinite or beyond 1e100"
             problems.add(
                 f"row {table.rows[part.start + i]}, column {table.names[j]!r}: "
@@ -100,7 +101,9 @@ def _add_bad_values(table: Table, problems: Problems) -> None:
                 return
 
 
-def read_table(X: Any, problems: Problems, names: list[str] | None = None) -> Table | None:
+def read_table(
+    X: Any, problems: Problems, names: list[str] | None = None, *, missing: bool = False
+) -> Table | None:
     """Check a table and make it contiguous float64, without a copy where it is already.
 
     Parameters
@@ -110,6 +113,8 @@ def read_table(X: Any, problems: Problems, names: list[str] | None = None) -> Ta
         Gathers what is wrong.
     names : list of str, optional
         Columns that X must have. A DataFrame is brought into this order.
+    missing : bool
+        Whether missing values (NaN) are allowed.
 
     Returns
     -------
@@ -117,14 +122,14 @@ def read_table(X: Any, problems: Problems, names: list[str] | None = None) -> Ta
         None where X cannot be read at all.
     """
     if names is not None and hasattr(X, "columns"):
-        missing = [c for c in names if c not in set(map(str, X.columns))]
-        for column in missing:
+        absent = [c for c in names if c not in set(map(str, X.columns))]
+        for column in absent:
             close = nearest(column, X.columns)
             problems.add(
                 f"column {column!r} is missing",
                 remedy=f"did you mean {', '.join(close)}?" if close else None,
             )
-        if missing:
+        if absent:
             return None
         X = X.set_axis([str(c) for c in X.columns], axis=1)[names]
     array, own, rows = _numbers(X, problems)
@@ -142,7 +147,7 @@ def read_table(X: Any, problems: Problems, names: list[str] | None = None) -> Ta
         return None
     columns = own or names or [f"x{j}" for j in range(array.shape[1])]
     table = Table(_contiguous(array), columns, rows)
-    _add_bad_values(table, problems)
+    _add_bad_values(table, problems, missing)
     return table
 
 

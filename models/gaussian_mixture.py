@@ -4,30 +4,34 @@
 
 The statistic of a row is (r_c, r_c x, r_c x x' or what the covariance type needs
 of it), with r_c the posterior probability of component c or the indicator of a
-drawn component; the layouts stand in `saem.models._gaussian_kernels`.
+drawn component; the layouts stand in `saem.models._gaussian_kernels`. Rows may have
+weights (`saem.models._gaussian_weighted`) and missing values
+(`saem.models._gaussian_missing`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saem._types import make_kernels
-from saem.contract import Array, Model
+from saem.contract import Array
 from saem.exceptions import DataError, ModelError, Problems
 from saem.statistics import Packed
 
+from . import _gaussian_data as data
 from . import _gaussian_updates as updates
 from . import _mixture_layout as layout
-from ._gaussian_blocks import work_size
+from ._gaussian_rows import GaussianRows
+from ._gaussian_start import start_labels
+from ._incomplete import read_weights
 from ._mixture_checks import check_data, check_given, check_options, check_size
-from ._mixture_scores import free_to_named, scores
-from ._mixture_simulate import simulate
-from ._mixture_start import distinct_rows, kmeans_plus_plus, lloyd, subsample
-from ._records import expect_records
-from ._table import chunks, moments, read_table
+from ._mixture_simulate import example_parts, simulate, with_holes
+from ._mixture_start import distinct_rows, group_means
 
 if TYPE_CHECKING:
     from ._mixture_results import MixtureResults
@@ -37,16 +41,19 @@ __all__ = ["GaussianMixture", "simulate"]
 #: Data are centred (in a copy) when a mean exceeds this many standard deviations: second
 #: moments about the origin would lose the square of this in relative accuracy.
 _FAR = 100.0
+_PARTS = ("weights", "means", "covariances")
 
 
-class GaussianMixture(Model):
+class GaussianMixture(GaussianRows):
     """Mixture of Gaussian distributions.
 
     Parameters
     ----------
     X : array_like or DataFrame of shape (n, n_features)
-        Rows of numbers. A contiguous float64 array is used as it is, without a
-        copy: do not change it before the last fit is done.
+        Rows of numbers. A contiguous float64 array without missing values and
+        weights is used as it is, without a copy: do not change it before the last
+        fit is done. NaN is a missing value, taken to be missing at random; rows and
+        columns without any value are refused.
     n_components : int
         Number of components k.
     covariance_type : {"full", "tied", "diag", "spherical"}
@@ -54,14 +61,36 @@ class GaussianMixture(Model):
         component, or one variance per component.
     init : {"kmeans++", "random"}, dict or tuple
         How `start` finds its values. ``"kmeans++"``: k-means++ centres and at most
-        10 steps of k-means on standardised columns of at most 10 000 random rows.
-        ``"random"``: k distinct rows as means, the covariance of the data, equal
-        weights. Or values given as a dict with the keys ``weights``, ``means`` and
-        ``covariances``, or as a tuple in this order; shapes as in `components`.
+        10 steps of k-means on standardised columns of at most 10 000 random rows,
+        missing values replaced by means. ``"random"``: k distinct rows as means, the
+        covariance of the data, equal weights. Or values given as a dict with the keys
+        ``weights``, ``means`` and ``covariances`` (those in `fixed` may be left out),
+        or as a tuple in this order; shapes as in `components`.
     reg_covar : float
         Variance floor: added to the diagonal of every covariance in the M-step,
         as scikit-learn does under the same name. With a value above 0 the
         likelihood is bounded, and EM maximises it only up to terms of this size.
+    weights : array_like of shape (n,), optional
+        Weights of rows, at least 0: they multiply a row's statistic and
+        log-likelihood. They are frequencies: a weight of 2 is the same as the row
+        standing there twice, also in BIC and standard errors, where the sum of
+        weights is the number of rows.
+    fixed : dict, optional
+        Parts that are known and kept: any of ``weights``, ``means`` and
+        ``covariances``, with values in the shapes of `components`.
+    missing : bool, optional
+        False refuses missing values. True prepares for them where the rows at hand
+        have none but those of a later `with_data` may. By default the rows decide.
+
+    Attributes
+    ----------
+    row_weights : ndarray of shape (n,) or None
+    total_weight : float
+        Sum of the weights; the number of rows without.
+    n_missing : int
+        Number of missing values.
+    most_missing : int
+        Largest number of missing values in a row.
 
     Notes
     -----
@@ -70,7 +99,14 @@ class GaussianMixture(Model):
         w_c = N_c / sum N,   m_c = M_c / N_c,   C_c = S_c / N_c - m_c m_c' + reg_covar I
 
     (full; the other types pool or take the diagonal). Dempster, Laird and Rubin
-    (1977), section 4.3.
+    (1977), section 4.3. It is the exact maximum of the expected complete-data
+    log-likelihood with the penalty ``-1/2 reg_covar sum_c N_c tr(C_c^-1)``; as the E-step
+    knows no penalty, EM with a large reg_covar need not raise any objective.
+
+    Missing values: the likelihood of a row is that of its observed values. Diagonal and
+    spherical covariances skip a missing value; with the others its conditional moments
+    given the observed values of the row enter the statistic (Ghahramani and Jordan 1994,
+    NIPS 6, 120-127).
 
     Examples
     --------
@@ -80,16 +116,22 @@ class GaussianMixture(Model):
     >>> model = GaussianMixture(X, 2)
     >>> model.n_params
     5
+    >>> GaussianMixture(X, 2, fixed={"weights": [0.5, 0.5], "covariances": [[[1.0]]] * 2}).n_params
+    2
     """
 
     name: ClassVar[str] = "Gaussian mixture"
-    capabilities: ClassVar[frozenset[str]] = frozenset({"expect", "draw", "block"})
+    capabilities: ClassVar[frozenset[str]] = frozenset(
+        {"expect", "draw", "block", "classify", "surrogate"}
+    )
     #: What the positive codes of `maximize` mean.
     maximize_errors: ClassVar[dict[int, str]] = {
-        updates.EMPTY_COMPONENT: "a component has lost all its rows; use fewer components or "
-        "another start",
+        updates.EMPTY_COMPONENT: "a component has lost all its rows, or all observed values of "
+        "a column; use fewer components or another start",
         updates.SINGULAR_COVARIANCE: "the covariance of a component is singular; raise "
         "reg_covar, use fewer components or a simpler covariance_type",
+        updates.NOT_FINITE: "the statistic holds numbers that are not finite; lower the step "
+        "size or rescale the data",
     }
 
     def __init__(
@@ -100,107 +142,208 @@ class GaussianMixture(Model):
         covariance_type: str = "full",
         init: str | dict[str, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike] = "kmeans++",
         reg_covar: float = 1e-6,
+        weights: ArrayLike | None = None,
+        fixed: Mapping[str, ArrayLike] | None = None,
+        missing: bool | None = None,
     ) -> None:
         problems = Problems("the mixture")
-        check_options(n_components, covariance_type, init, reg_covar, problems)
+        check_options(n_components, covariance_type, init, reg_covar, fixed, missing, problems)
         options_fine = not problems
-        table = read_table(X, problems)
-        if table is not None and options_fine:
-            check_size(table, n_components, problems)
-        self._moments = None if problems or table is None else moments(table.values)
-        if table is not None and self._moments is not None:
-            check_data(table, self._moments, n_components, covariance_type, reg_covar, problems)
+        rows = data.read_rows(X, weights, problems, missing=missing)
+        if rows is not None and options_fine:
+            check_size(len(rows.present), n_components, problems)
+        self._moments = None if problems or rows is None else data.moments_of(rows)
+        if rows is not None and self._moments is not None:
+            solid = data.solid_rows(rows.present, self._moments.mean)
+            check_data(
+                rows.table, solid, self._moments, n_components, covariance_type, reg_covar, problems
+            )
         problems.raise_if_any(DataError if options_fine else ModelError)
-        assert table is not None
+        assert rows is not None
         assert self._moments is not None
 
-        self.n_components = k = int(n_components)
+        self.n_components = int(n_components)
         self.covariance_type = covariance_type
         self.reg_covar = float(reg_covar)
-        self.n_individuals, self.n_features = table.values.shape
-        self.feature_names = table.names
-        self.nobs = self.n_individuals
-        self._set_data(table.values)
-        self._set_layout()
-        self.latent_size = k
-        self.work_size = work_size(k, self.n_features)
-        self._functions = layout.functions_of(covariance_type)
-        self.kernels = make_kernels(
-            expect=self._functions.expect,
-            draw=self._functions.draw,
-            accumulate=self._functions.accumulate,
-            maximize=self._functions.maximize,
-            block=self._functions.block,
-        )
+        self.missing = missing
+        self.feature_names = rows.table.names
+        self.n_features = rows.table.values.shape[1]
+        mean, sd = self._moments.mean, np.sqrt(np.diag(self._moments.cov))
+        self.shift = np.where(np.abs(mean) > _FAR * sd, mean, 0.0)
+        self.fixed = self._check_parts(fixed or {}, "the fixed values")
+        self._take(rows)
         self.init = init if isinstance(init, str) else "given"
         self._given: Array | None = None
         if not isinstance(init, str):
-            shapes = layout.component_shapes(covariance_type, k, self.n_features)
-            given = check_given(init, shapes, matrices=layout.has_triangles(covariance_type))
-            self._given = self.pack_components(**given)
+            given = (
+                dict(init) if isinstance(init, Mapping) else dict(zip(_PARTS, init, strict=True))
+            )
+            self._given = self.pack_components(**self._check_parts(given, "the starting values"))
 
-    def _set_data(self, X: Array) -> None:
-        """Keep a view of the data, or a centred copy where they lie far from the origin."""
-        assert self._moments is not None
-        mean, sd = self._moments.mean, np.sqrt(np.diag(self._moments.cov))
-        self.shift = np.where(np.abs(mean) > _FAR * sd, mean, 0.0)
-        if np.any(self.shift):
-            X = X - self.shift
-        self.values = X.ravel()
-        self.offsets = np.array([0, self.n_features])
+    def _check_parts(self, parts: Mapping[str, Any], owner: str) -> dict[str, Array]:
+        kind = self.covariance_type
+        shapes = layout.component_shapes(kind, self.n_components, self.n_features)
+        return check_given(parts, shapes, matrices=layout.has_triangles(kind), owner=owner)
 
-    def _set_layout(self) -> None:
-        k, d = self.n_components, self.n_features
-        second = layout.packed_shape(self.covariance_type, k, d)
-        self.theta_spec = Packed(
-            sizes=(2,),
-            floor=(),
-            weights=(k,),
-            means=(k, d),
-            covariances=second,
-            log_constants=(k,),
-            factors=second,
-        )
-        self.stat_spec = Packed(counts=(k,), sums=(k, d), squares=second)
-        self.param_names = layout.param_names(self.covariance_type, k, self.feature_names)
-        self.n_params = k - 1 + k * d + int(np.prod(second))
+    # Data.
 
-    # Parameters.
+    def _take(self, rows: data.Rows, kind: str | None = None) -> None:
+        """Take rows over, centred where they lie far from the origin, and lay out records."""
+        if kind is None:
+            kind = "plain" if rows.weights is None else "weighted"
+            kind = "missing" if rows.most_missing or self.missing else kind
+        values = rows.table.values - self.shift if np.any(self.shift) else rows.table.values
+        self.row_weights = rows.weights
+        self.n_individuals = len(values)
+        self.most_missing, self.n_missing = rows.most_missing, rows.n_missing
+        self._set_layout(kind)
+        self._set_records(data.records_of(values, rows.weights, plain=kind == "plain"))
 
-    def components(self, theta: Array) -> dict[str, Array]:
-        """Weights, means and covariances, in scikit-learn's shapes.
+    def _set_records(self, records: Array) -> None:
+        self.values = records
+        width = self.n_features + (self._kind != "plain")
+        self.offsets = np.array([0, width])
+        w = self.row_weights
+        self.total_weight = float(self.n_individuals if w is None else w.sum())
+        self.nobs = round(self.total_weight)
+
+    def _set_layout(self, kind: str) -> None:
+        """Choose the functions for a kind of rows, and lay out their vectors."""
+        k, d, t = self.n_components, self.n_features, self.covariance_type
+        self._kind = kind
+        self._functions = layout.functions_of(t, kind)
+        own = self._functions._asdict()
+        self._derive = own.pop("derive")
+        self.kernels = make_kernels(**own)
+        self.latent_size, self.work_size = layout.scratch(t, kind, k, d, self.most_missing)
+        self.theta_spec = Packed(**layout.theta_shapes(t, k, d))
+        self.stat_spec = Packed(**layout.statistic_shapes(t, kind, k, d))
+        self._names = names = layout.param_names(t, k, self.feature_names)
+        self._free = layout.free_names(t, k, d, self.fixed)
+        self.param_names = [n for n, free in zip(names, self._free, strict=True) if free]
+        self.n_params = len(self.param_names) - ("weights" not in self.fixed)
+
+    def reweighted(self, weights: ArrayLike) -> Self:
+        """Return the same model and rows with other weights.
 
         Parameters
         ----------
-        theta : ndarray of shape (theta_spec.size,)
+        weights : array_like of shape (n_individuals,)
+            At least 0, not all 0.
 
-        Returns
-        -------
-        dict
-            ``weights`` of shape (k,), ``means`` (k, d) and ``covariances``: (k, d, d)
-            for full, (d, d) for tied, (k, d) for diag, (k,) for spherical.
+        Raises
+        ------
+        DataError
+            If there are too few, or one is negative or not finite.
         """
-        view = self.theta_spec.view(theta)
-        covariances = view["covariances"].copy()
-        if layout.has_triangles(self.covariance_type):
-            covariances = layout.unpack_triangles(covariances, self.n_features)
-        return {
-            "weights": view["weights"].copy(),
-            "means": view["means"] + self.shift,
-            "covariances": covariances,
-        }
+        problems = Problems("the weights")
+        checked = read_weights(weights, self.n_individuals, problems)
+        problems.raise_if_any(DataError)
+        other = copy.copy(self)
+        other.row_weights, values = checked, self.rows
+        if other._kind == "plain":
+            other._set_layout("weighted")
+        other._set_records(data.records_of(values, checked, plain=False))
+        if self._moments is not None:
+            other._moments = None
+        return other
 
-    def pack_components(
-        self, *, weights: ArrayLike, means: ArrayLike, covariances: ArrayLike
-    ) -> Array:
+    def with_data(self, X: Any, weights: ArrayLike | None = None) -> Self:
+        """Return the same model with other rows: for streams and new samples.
+
+        Options, names, and the shift of the data are kept, so that packed parameters and
+        statistics of both models mean the same.
+
+        Parameters
+        ----------
+        X : array_like or DataFrame of shape (n_rows, n_features)
+            Any number of rows from 1 on; a DataFrame is matched by column names.
+        weights : array_like of shape (n_rows,), optional
+
+        Raises
+        ------
+        DataError
+            If X is malformed, or has missing values and this model is not made for them.
+        """
+        problems = Problems("X")
+        allowed = self._kind == "missing"
+        rows = data.read_rows(
+            X, weights, problems, self.feature_names, missing=None if allowed else self.missing
+        )
+        if rows is not None and rows.most_missing and not (allowed or self.missing is False):
+            problems.add(
+                "X has missing values, and the model was made from rows without",
+                remedy="make it with missing=True, so that its statistic has room for them",
+            )
+        problems.raise_if_any(DataError)
+        assert rows is not None
+        other = copy.copy(self)
+        kind = self._kind
+        if not allowed:
+            kind = "plain" if rows.weights is None else "weighted"
+        other._moments = None
+        other._take(rows, kind)
+        return other
+
+    @classmethod
+    def example(
+        cls,
+        rng: np.random.Generator,
+        n: int = 60,
+        *,
+        covariance_type: str = "full",
+        weighted: bool = False,
+        missing: float = 0.0,
+    ) -> Self:
+        """Two components in the plane, started at the truth.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        n : int
+            Number of rows.
+        covariance_type : {"full", "tied", "diag", "spherical"}
+        weighted : bool
+            Whether rows get weights from 0.5 to 1.5.
+        missing : float
+            Share of the rows that lack one of their two values.
+        """
+        truth = example_parts(covariance_type)
+        X = simulate(rng, n, covariance_type=covariance_type, **truth)[0]
+        return cls(
+            with_holes(rng, X, missing),
+            2,
+            covariance_type=covariance_type,
+            init=truth,
+            weights=rng.uniform(0.5, 1.5, n) if weighted else None,
+        )
+
+    # Parameters.
+
+    def pack_components(self, **parts: ArrayLike) -> Array:
         """Theta from what `components` returns.
+
+        Parameters
+        ----------
+        **parts
+            ``weights``, ``means`` and ``covariances``; those that are `fixed` may be left
+            out.
 
         Raises
         ------
         ModelError
-            If a covariance is not positive definite.
+            If a part is missing or contradicts a fixed one, or a covariance is not
+            positive definite.
         """
-        covariances = np.asarray(covariances, dtype=float)
+        problems = Problems("the components")
+        parts = {**self.fixed, **parts}
+        for name in _PARTS:
+            if name not in parts:
+                problems.add(f"{name} is missing")
+            elif name in self.fixed and not np.array_equal(parts[name], self.fixed[name]):
+                problems.add(f"{name} is not what the model keeps (fixed)", remedy="leave it out")
+        problems.raise_if_any(ModelError)
+        covariances = np.asarray(parts["covariances"], dtype=float)
         if layout.has_triangles(self.covariance_type):
             low = np.tril_indices(self.n_features)
             covariances = covariances[..., low[0], low[1]]
@@ -208,14 +351,15 @@ class GaussianMixture(Model):
             {
                 "sizes": [self.n_components, self.n_features],
                 "floor": self.reg_covar,
-                "weights": weights,
-                "means": np.asarray(means, dtype=float) - self.shift,
+                "kept": layout.kept_code(self.fixed),
+                "weights": parts["weights"],
+                "means": np.asarray(parts["means"], dtype=float) - self.shift,
                 "covariances": covariances,
                 "log_constants": np.zeros(self.n_components),
                 "factors": np.zeros(self.theta_spec.shapes["factors"]),
             }
         )
-        if not self._functions.derive(theta):
+        if not self._derive(theta):
             raise ModelError(
                 "a given covariance is not positive definite. Remedy: check it with "
                 "numpy.linalg.eigvalsh, or add a small number to its diagonal."
@@ -224,15 +368,58 @@ class GaussianMixture(Model):
 
     def params_of(self, theta: Array) -> Array:
         """Weights (all k), means and (lower triangles of) covariances, as `param_names`."""
+        return self._every_param(theta)[self._free]
+
+    def _every_param(self, theta: Array) -> Array:
         view = self.theta_spec.view(theta)
         means = view["means"] + self.shift
         return np.concatenate([view["weights"], means.ravel(), view["covariances"].ravel()])
+
+    def named_values(self, theta: Array) -> dict[str, float]:
+        """All parameters under their names, those that are `fixed` included."""
+        return dict(zip(self._names, self._every_param(theta).tolist(), strict=True))
+
+    @property
+    def interval_scales(self) -> list[str]:
+        """Scale on which each parameter's confidence interval is formed."""
+        every = layout.param_scales(self.covariance_type, self.n_components, self.n_features)
+        return [scale for scale, free in zip(every, self._free, strict=True) if free]
+
+    def theta_of(self, params: ArrayLike) -> Array:
+        """Theta from free parameters, the inverse of `params_of`.
+
+        Parameters
+        ----------
+        params : array_like of shape (len(param_names),)
+
+        Raises
+        ------
+        ModelError
+            If a covariance is not positive definite.
+        """
+        k, d = self.n_components, self.n_features
+        shapes = layout.component_shapes(self.covariance_type, k, d)
+        packed = layout.packed_shape(self.covariance_type, k, d)
+        rest = np.asarray(params, dtype=float)
+        parts = {}
+        for name in (n for n in _PARTS if n not in self.fixed):
+            shape = packed if name == "covariances" else shapes[name]
+            size = int(np.prod(shape))
+            parts[name], rest = rest[:size].reshape(shape), rest[size:]
+            if name == "covariances" and layout.has_triangles(self.covariance_type):
+                parts[name] = layout.unpack_triangles(parts[name], d)
+        return self.pack_components(**parts)
 
     def check_theta(self, theta: Array) -> None:
         """Raise `ModelError` if a starting theta is not admissible."""
         if theta.shape != (self.theta_spec.size,) or not np.all(np.isfinite(theta)):
             raise ModelError(
                 f"theta must be {self.theta_spec.size} finite numbers; use `pack_components`."
+            )
+        if int(self.theta_spec.view(theta)["kept"]) != layout.kept_code(self.fixed):
+            raise ModelError(
+                "theta comes from a model that keeps other parts (fixed). Remedy: "
+                "model.pack_components(...) of the parts that are estimated."
             )
 
     # Starts.
@@ -241,143 +428,67 @@ class GaussianMixture(Model):
         """Starting theta: random for "kmeans++" and "random", as given otherwise."""
         if self._given is not None:
             return self._given.copy()
-        rows = subsample(self.values.reshape(-1, self.n_features), self.n_components, rng)
+        moments = self._moments_of_rows()
+        k = self.n_components
+        rows, weights = data.start_rows(
+            self.rows, self.row_weights, moments.mean - self.shift, k, rng
+        )
         if self.init == "random":
-            rows = distinct_rows(rows, self.n_components)
-            chosen = rng.choice(len(rows), self.n_components, replace=False)
+            rows = distinct_rows(rows, k)
+            chosen = rng.choice(len(rows), k, replace=False)
             return self._common_covariance(rows[chosen])
-        scale = rows.std(axis=0)
-        scaled = rows / np.where(scale > 0.0, scale, 1.0)
-        labels = lloyd(scaled, kmeans_plus_plus(scaled, self.n_components, rng))
-        return self._from_labels(rows, labels)
+        labels = start_labels(rows, weights, k, self._fixed_in_full(), rng)
+        return self._from_labels(rows, weights, labels)
 
-    def _from_labels(self, rows: Array, labels: NDArray[np.intp]) -> Array:
-        """M-step on a partition of some rows."""
-        s = np.zeros(self.stat_spec.size)
-        latent = np.eye(self.n_components)
-        for y, label in zip(rows, labels, strict=True):
-            self._functions.accumulate(1.0 / len(rows), y, latent[label], s)
-        means = np.stack([rows[labels == c].mean(axis=0) for c in range(self.n_components)])
+    def _moments_of_rows(self) -> data.Moments:
+        if self._moments is None:  # of other rows or weights than the constructor's
+            table = data.Table(self.rows + self.shift, self.feature_names, None)
+            rows = data.Rows(table, self.row_weights, self.most_missing, self.n_missing)
+            self._moments = data.moments_of(rows)
+        return self._moments
+
+    def _fixed_in_full(self) -> dict[str, Array]:
+        """Kept parts on the scale of the records, covariances as (k, d, d)."""
+        parts = dict(self.fixed)
+        if "means" in parts:
+            parts["means"] = parts["means"] - self.shift
+        if "covariances" in parts:
+            parts["covariances"] = layout.full_covariances(
+                parts["covariances"], self.covariance_type, self.n_components, self.n_features
+            )
+        return parts
+
+    def _from_labels(self, rows: Array, weights: Array | None, labels: NDArray[np.intp]) -> Array:
+        """M-step on a partition of some rows without missing values."""
+        k = self.n_components
+        plain = layout.functions_of(self.covariance_type)
+        s = np.zeros(Packed(**layout.statistic_shapes(self.covariance_type, "plain", k,
+                                                      self.n_features)).size)  # fmt: skip
+        latent = np.eye(k)
+        share = np.full(len(rows), 1.0 / len(rows)) if weights is None else weights / weights.sum()
+        for w, y, label in zip(share, rows, labels, strict=True):
+            plain.accumulate(w, y, latent[label], s)
+        means = self._fixed_in_full().get("means")
+        if means is None:
+            means = group_means(rows, labels, k, weights)
         theta = self._common_covariance(means)
-        trial = theta.copy()
-        if self._functions.maximize(s, trial) == 0:
-            theta = trial
+        plain.maximize(s, theta)  # leaves theta as it is where a covariance is singular
         return theta
 
     def _common_covariance(self, means: Array) -> Array:
         """Theta with equal weights and the covariance of all data in each component."""
-        assert self._moments is not None
-        k = self.n_components
-        cov = self._moments.cov + self.reg_covar * np.eye(self.n_features)
+        k, d = self.n_components, self.n_features
+        cov = self._moments_of_rows().cov + self.reg_covar * np.eye(d)
         covariances = {
             "full": np.tile(cov, (k, 1, 1)),
             "tied": cov,
             "diag": np.tile(np.diag(cov), (k, 1)),
             "spherical": np.full(k, np.diag(cov).mean()),
         }[self.covariance_type]
-        return self.pack_components(
-            weights=np.full(k, 1.0 / k), means=means + self.shift, covariances=covariances
-        )
-
-    # Functions of rows.
-
-    def _rows(self, X: Any) -> Array:
-        """New rows, checked and centred as the data; the model's own for None."""
-        if X is None:
-            return self.values.reshape(-1, self.n_features)
-        problems = Problems("X")
-        table = read_table(X, problems, self.feature_names)
-        problems.raise_if_any(DataError)
-        assert table is not None
-        return table.values - self.shift if np.any(self.shift) else table.values
-
-    def posterior(self, theta: Array, X: Any = None) -> tuple[Array, Array]:
-        """Posterior probabilities of components, and log-likelihoods.
-
-        Parameters
-        ----------
-        theta : ndarray of shape (theta_spec.size,)
-        X : array_like or DataFrame of shape (n_rows, n_features), optional
-            The model's own data by default.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_rows, n_components)
-        log_likelihood : ndarray of shape (n_rows,)
-        """
-        return self._posterior(theta, self._rows(X))
-
-    def _posterior(self, theta: Array, rows: Array) -> tuple[Array, Array]:
-        probabilities = np.empty((len(rows), self.n_components))
-        log_lik = np.empty(len(rows))
-        expect_records(
-            self._functions.expect, theta, rows.ravel(), self.n_features,
-            probabilities, log_lik, np.empty(self.work_size),
-        )  # fmt: skip
-        return probabilities, log_lik
-
-    def predict_proba(self, theta: Array, X: Any = None) -> Array:
-        """Posterior probabilities of shape (n_rows, n_components)."""
-        return self.posterior(theta, X)[0]
-
-    def predict(self, theta: Array, X: Any = None) -> NDArray[np.intp]:
-        """Most probable component of each row."""
-        rows = self._rows(X)
-        parts = [self._posterior(theta, rows[p])[0].argmax(axis=1) for p in chunks(len(rows))]
-        return np.concatenate(parts)
-
-    def score_samples(self, theta: Array, X: Any = None) -> Array:
-        """Log-likelihood of each row."""
-        rows = self._rows(X)
-        return np.concatenate([self._posterior(theta, rows[p])[1] for p in chunks(len(rows))])
-
-    def loglik(self, theta: Array) -> float:
-        """Log-likelihood of the data."""
-        return float(self.score_samples(theta).sum())
-
-    def icl(self, theta: Array) -> float:
-        """Integrated completed likelihood, in the form where smaller is better.
-
-        ``BIC - 2 sum_i log r_i(c_i)`` with c_i the most probable component of row
-        i: BIC plus a penalty for overlap. Biernacki, Celeux and Govaert (2000),
-        IEEE Trans. PAMI 22, 719-725, equation (10), times -2.
-        """
-        rows = self._rows(None)
-        total = 0.0
-        for part in chunks(len(rows)):
-            probabilities, log_lik = self._posterior(theta, rows[part])
-            total += log_lik.sum() + np.log(probabilities.max(axis=1)).sum()
-        return float(-2.0 * total + self.n_params * np.log(self.n_individuals))
-
-    def cov_params(self, theta: Array) -> Array:
-        """Covariance of the estimates, in the order of `param_names`.
-
-        The inverse of the empirical information, the sum over rows of score times
-        score (McLachlan and Peel 2000, Finite Mixture Models, section 2.15.3). It
-        holds at a maximum of the likelihood, for well separated components and many
-        rows. The matrix is singular: the weights sum to one.
-
-        Returns
-        -------
-        ndarray of shape (len(param_names), len(param_names))
-            NaN where the information is singular.
-        """
-        rows = self._rows(None)
-        parts = self.components(theta)
-        parts["means"] = parts["means"] - self.shift
-        information = np.zeros((self.n_params, self.n_params))
-        step = max(1, 4_000_000 // self.n_params)  # rows whose scores take 32 MB
-        for first in range(0, len(rows), step):
-            part = rows[first : first + step]
-            each = scores(part, self._posterior(theta, part)[0], parts, self.covariance_type)
-            information += each.T @ each
-        jacobian = free_to_named(self.n_components, self.n_params)
-        scale = 1.0 / np.sqrt(np.maximum(np.diag(information), np.finfo(float).tiny))
-        try:
-            inverse = np.linalg.inv(information * np.outer(scale, scale))
-        except np.linalg.LinAlgError:
-            return np.full((len(jacobian),) * 2, np.nan)
-        return jacobian @ (inverse * np.outer(scale, scale)) @ jacobian.T
+        parts: dict[str, ArrayLike] = {
+            "weights": np.full(k, 1.0 / k), "means": means + self.shift, "covariances": covariances
+        }  # fmt: skip
+        return self.pack_components(**{n: v for n, v in parts.items() if n not in self.fixed})
 
     def sample(
         self, theta: Array, n: int, rng: np.random.Generator
