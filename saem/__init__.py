@@ -10,14 +10,32 @@ from typing import Any
 
 _EXPORTS = {
     "EM": "saem.algorithms",
+    "VRTTEM": "saem.algorithms",
+    "StochasticEM": "saem.algorithms",
+    "SquaremEM": "saem.algorithms",
+    "SVRGEM": "saem.algorithms",
+    "SPIDEREM": "saem.algorithms",
+    "MiniBatchEM": "saem.algorithms",
+    "MISSO": "saem.algorithms",
+    "IncrementalSAEM": "saem.algorithms",
+    "ITTEM": "saem.algorithms",
+    "GeomSPIDEREM": "saem.algorithms",
+    "FITTEM": "saem.algorithms",
+    "FIEM": "saem.algorithms",
+    "ClassificationEM": "saem.algorithms",
+    "AscentMCEM": "saem.algorithms",
+    "AndersonEM": "saem.algorithms",
     "IncrementalEM": "saem.algorithms",
     "MCEM": "saem.algorithms",
     "OnlineEM": "saem.algorithms",
     "SAEM": "saem.algorithms",
+    "AscentBased": "saem.automatic",
+    "BoothHobert": "saem.automatic",
     "Callback": "saem.callbacks",
     "EarlyStop": "saem.callbacks",
     "Progress": "saem.callbacks",
     "BlockWalk": "saem.estep",
+    "Classification": "saem.estep",
     "CoordinateWalk": "saem.estep",
     "Exact": "saem.estep",
     "IndependentLaplace": "saem.estep",
@@ -31,6 +49,7 @@ _EXPORTS = {
     "OptionError": "saem.exceptions",
     "SaemError": "saem.exceptions",
     "SaemWarning": "saem.exceptions",
+    "Stream": "saem.streaming",
     "Epochs": "saem.fitting",
     "Iterations": "saem.fitting",
     "fit": "saem.fitting",
@@ -45,7 +64,7 @@ _EXPORTS = {
     "ProbitNormal": "saem.nlme.parameters",
     "load": "saem.persist",
 }
-_MODULES = ("datasets", "models", "plots", "schedules")
+_MODULES = ("checks", "datasets", "models", "plots", "schedules")
 
 __all__ = sorted([*_EXPORTS, *_MODULES, "__version__"])
 

@@ -120,7 +120,11 @@ class _Accelerated(Proxy):
         if not self.epsilon >= 0.0:
             raise OptionError(f"epsilon={self.epsilon!r} must be a number of nats, at least 0.")
 
-    def start(self, run: Run) -> None:
+    def left(self, run: Run) -> float:
+        """Bound on what is still to gain; see `left_to_gain`."""
+        return left_to_gain(run)
+
+    def check(self, run: Run) -> None:
         """Refuse what is not a fixed map of the statistic with a known log-likelihood."""
         algorithm = run.algorithm
         if not algorithm.estep.gives_loglik:

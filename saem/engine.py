@@ -176,6 +176,7 @@ class Run:
         self.block = self._leaves_per_block(block_size)
         self._pool: ThreadPoolExecutor | None = None
         self._last_pass = 0.0
+        algorithm.proxy.check(self)
 
     def _choose_form(self) -> int:
         """Decide what the memory holds of an individual: its record, or its statistic.

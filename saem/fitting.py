@@ -262,7 +262,7 @@ def _watch(run: Run, watchers: list[Callback], epochs: float) -> FitRecord:
             if asked:
                 reason, converged = asked[0], True
                 break
-            if rule.met(snapshot.loglik):
+            if rule.met(snapshot.loglik, algorithm.proxy.left(run)):
                 reason, converged = rule.reason, True
                 break
             if snapshot.n_evals >= epochs * model.n_individuals:
@@ -382,9 +382,18 @@ class _AitkenRule:
         self.reason = ""
         self._times = 0
 
-    def met(self, loglik: float) -> bool:
-        """Take in a log-likelihood; tell whether the rule holds (three times in a row)."""
-        if self.tolerance is None or not np.isfinite(loglik):
+    def met(self, loglik: float, left: float = np.nan) -> bool:
+        """Take in a log-likelihood; tell whether the rule holds (three times in a row).
+
+        Where the proxy knows what is `left` to gain, that is what counts, for the gains of an
+        accelerated or random sequence do not fall at one rate.
+        """
+        if self.tolerance is None:
+            return False
+        if np.isfinite(left):
+            self.reason = f"converged: at most {left:.1g} nats of log-likelihood are left to gain"
+            return left < self.tolerance
+        if not np.isfinite(loglik):
             return False
         self.values.append(loglik)
         if len(self.values) < 3:

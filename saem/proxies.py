@@ -41,12 +41,19 @@ class Proxy(ABC):
     #: Whether the latent records of all individuals are remembered.
     remembers: ClassVar[bool]
 
+    def check(self, run: Run) -> None:  # noqa: B027 (a default, not a gap)
+        """Raise `OptionError` where the model or the other parts do not fit."""
+
     def start(self, run: Run) -> None:  # noqa: B027 (a default, not a gap)
         """Prepare before the first iteration; an initial pass goes here."""
 
     @abstractmethod
     def step(self, run: Run) -> int:
         """Run one or several iterations of `run`; returns how many."""
+
+    def left(self, run: Run) -> float:
+        """Bound on the log-likelihood still to gain, in nats, where the proxy knows one."""
+        return np.nan
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 from saem.algorithms._base import SAEM_MOVES, Algorithm, saem_path
-from saem.algorithms.em import EM, ClassificationEM, IncrementalEM, MiniBatchEM, OnlineEM
-from saem.algorithms.stochastic import MCEM, MISSO, SAEM, StochasticEM
+from saem.algorithms.em import (
+    EM,
+    AndersonEM,
+    ClassificationEM,
+    IncrementalEM,
+    MiniBatchEM,
+    OnlineEM,
+    SquaremEM,
+)
+from saem.algorithms.stochastic import MCEM, MISSO, SAEM, AscentMCEM, StochasticEM
 from saem.algorithms.two_timescale import FITTEM, ITTEM, VRTTEM, IncrementalSAEM
 from saem.algorithms.variance_reduced import FIEM, SPIDEREM, SVRGEM, GeomSPIDEREM
 from saem.contract import Model
@@ -30,12 +38,15 @@ __all__ = [
     "SVRGEM",
     "VRTTEM",
     "Algorithm",
+    "AndersonEM",
+    "AscentMCEM",
     "ClassificationEM",
     "GeomSPIDEREM",
     "IncrementalEM",
     "IncrementalSAEM",
     "MiniBatchEM",
     "OnlineEM",
+    "SquaremEM",
     "StochasticEM",
     "algorithms",
     "resolve",
@@ -46,6 +57,8 @@ _REGISTRY: dict[str, type[Algorithm]] = {
     a.name: a
     for a in (
         EM,
+        AndersonEM,
+        SquaremEM,
         MiniBatchEM,
         IncrementalEM,
         OnlineEM,
@@ -56,6 +69,7 @@ _REGISTRY: dict[str, type[Algorithm]] = {
         StochasticEM,
         ClassificationEM,
         MCEM,
+        AscentMCEM,
         SAEM,
         IncrementalSAEM,
         ITTEM,

@@ -5,14 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from saem.acceleration import Anderson, Squarem
 from saem.algorithms._base import Algorithm, batch_of, deterministic, iterations
 from saem.contract import Model
 from saem.engine import Combination
 from saem.estep import Classification, EStep
-from saem.proxies import Full, Incremental, MiniBatch
+from saem.exceptions import OptionError
+from saem.proxies import Full, Incremental, MiniBatch, Proxy
 from saem.schedules import Constant, Polynomial, Schedule
 
-__all__ = ["EM", "ClassificationEM", "IncrementalEM", "MiniBatchEM", "OnlineEM"]
+__all__ = [
+    "EM",
+    "AndersonEM",
+    "ClassificationEM",
+    "IncrementalEM",
+    "MiniBatchEM",
+    "OnlineEM",
+    "SquaremEM",
+]
+
+_ACCELERATIONS: dict[str, type[Proxy]] = {"anderson": Anderson, "squarem": Squarem}
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,8 @@ class EM(Algorithm):
     tolerance : float
         Stop when the log-likelihood still to be gained, as extrapolated from
         the last two gains (Aitken), is below this many nats.
+    acceleration : {"anderson", "squarem"} or proxy, optional
+        Extrapolate the iterates (`saem.acceleration`); None does not.
 
     Notes
     -----
@@ -38,14 +52,65 @@ class EM(Algorithm):
     estep: EStep | None = None
     n_iter: int = 2000
     tolerance: float | None = 1e-9
+    acceleration: str | Proxy | None = None
     name: ClassVar[str] = "em"
 
     def combine(self, model: Model) -> Combination:
         """Return the three parts."""
         return Combination(
-            self.name, deterministic(model, self.estep), Full(), Constant(1.0), Constant(1.0),
-            self.n_iter, tolerance=self.tolerance,
+            self.name, deterministic(model, self.estep), self._proxy(), Constant(1.0),
+            Constant(1.0), self.n_iter, tolerance=self.tolerance,
         )  # fmt: skip
+
+    def _proxy(self) -> Proxy:
+        if self.acceleration is None:
+            return Full()
+        if isinstance(self.acceleration, Proxy):
+            return self.acceleration
+        if self.acceleration not in _ACCELERATIONS:
+            raise OptionError(
+                f"acceleration={self.acceleration!r} must be None or one of "
+                f"{', '.join(map(repr, _ACCELERATIONS))}."
+            )
+        return _ACCELERATIONS[self.acceleration]()
+
+
+@dataclass(frozen=True)
+class AndersonEM(EM):
+    """EM with Anderson acceleration of its map (DAAREM).
+
+    Parameters
+    ----------
+    estep, n_iter, tolerance, acceleration
+        As for `EM`.
+
+    Notes
+    -----
+    Henderson and Varadhan 2019, J. Comput. Graph. Statist. 28, 834-846, here in statistic
+    space; see `saem.acceleration.Anderson`.
+    """
+
+    acceleration: str | Proxy | None = "anderson"
+    name: ClassVar[str] = "anderson-em"
+
+
+@dataclass(frozen=True)
+class SquaremEM(EM):
+    """EM with squared extrapolation of its map (SQUAREM).
+
+    Parameters
+    ----------
+    estep, n_iter, tolerance, acceleration
+        As for `EM`.
+
+    Notes
+    -----
+    Varadhan and Roland 2008, Scand. J. Statist. 35, 335-353, here in statistic space; see
+    `saem.acceleration.Squarem`.
+    """
+
+    acceleration: str | Proxy | None = "squarem"
+    name: ClassVar[str] = "squarem-em"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from saem.algorithms._base import (
     on_passes,
     simulated,
 )
+from saem.automatic import AscentBased, BoothHobert
 from saem.contract import Model
 from saem.engine import Combination
 from saem.estep import MonteCarlo
@@ -20,7 +21,7 @@ from saem.exceptions import OptionError
 from saem.proxies import Full, Incremental
 from saem.schedules import Constant, Geometric, Quadratic, Schedule, TwoPhase, as_schedule
 
-__all__ = ["MCEM", "MISSO", "SAEM", "StochasticEM"]
+__all__ = ["MCEM", "MISSO", "SAEM", "AscentMCEM", "StochasticEM"]
 
 
 @dataclass(frozen=True)
@@ -67,27 +68,63 @@ class MCEM(Algorithm):
     ----------
     estep : MonteCarlo, optional
         Kind of draws; its ``n_draws`` is set by this algorithm.
-    n_draws : float or Schedule
-        Draws per individual and iteration.
+    n_draws : float, Schedule, AscentBased or BoothHobert
+        Draws per individual and iteration: a number, a function of the iteration (10 growing
+        by 6 % up to 1000 by default), or a rule that chooses them as it goes
+        (`saem.automatic`).
     n_iter : int
         Iterations.
+    tolerance : float
+        With `AscentBased`: stop when the gain still to come is below so many nats, at the
+        rule's confidence.
 
     Notes
     -----
-    (Wei and Tanner 1990, JASA 85, 699-704.) With a constant number of draws
-    the estimate keeps a Monte Carlo error of constant size.
+    ``s <- mean_i (1 / M) sum_m S(z_im, y_i)``, ``theta <- T(s)`` (Wei and Tanner 1990, JASA 85,
+    699-704). With a constant number of draws the estimate keeps a Monte Carlo error of
+    constant size.
     """
 
     estep: MonteCarlo | None = None
-    n_draws: float | Schedule = field(default_factory=lambda: Geometric(10, 1.06, 1000))
+    n_draws: float | Schedule | AscentBased | BoothHobert = field(
+        default_factory=lambda: Geometric(10, 1.06, 1000)
+    )
     n_iter: int = 80
+    tolerance: float = 1e-2
     name: ClassVar[str] = "mcem"
 
     def combine(self, model: Model) -> Combination:
         """Return the three parts."""
         estep = self.estep or MonteCarlo(moves=SAEM_MOVES)
+        one = Constant(1.0)
+        if isinstance(self.n_draws, AscentBased | BoothHobert):
+            estep = replace(estep, n_draws=float(self.n_draws.n_draws), path=1)
+            rule = isinstance(self.n_draws, AscentBased)
+            return Combination(
+                self.name, estep, self.n_draws, one, one, self.n_iter,
+                tolerance=self.tolerance if rule else None,
+            )  # fmt: skip
         estep = replace(estep, n_draws=as_schedule(self.n_draws, "n_draws"))
-        return Combination(self.name, estep, Full(), Constant(1.0), Constant(1.0), self.n_iter)
+        return Combination(self.name, estep, Full(), one, one, self.n_iter)
+
+
+@dataclass(frozen=True)
+class AscentMCEM(MCEM):
+    """Monte Carlo EM with ascent-based numbers of draws.
+
+    Parameters
+    ----------
+    estep, n_draws, n_iter, tolerance
+        As for `MCEM`, with `AscentBased` draws.
+
+    Notes
+    -----
+    Caffo, Jank and Jones 2005, JRSS B 67, 235-251; see `saem.automatic.AscentBased`.
+    """
+
+    n_draws: float | Schedule | AscentBased | BoothHobert = field(default_factory=AscentBased)
+    n_iter: int = 1000
+    name: ClassVar[str] = "ascent-mcem"
 
 
 @dataclass(frozen=True)

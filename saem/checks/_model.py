@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from saem import _calls
 from saem.algorithms import EM
-from saem.checks import _calls
 from saem.checks._tools import (
     Check,
     best_estep,

@@ -1,4 +1,4 @@
-"""Calls of a model's compiled functions from Python: for checks, not for loops."""
+"""Calls of a model's compiled functions from Python: for single values, not for loops."""
 
 from __future__ import annotations
 
