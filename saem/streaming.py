@@ -32,10 +32,15 @@ class Stream:
         Packed parameters to start from; the model's own start by default.
     seed : int, SeedSequence, Generator or None
 
+    Raises
+    ------
+    ModelError
+        If the model cannot take other data (`with_data`).
+
     Notes
     -----
-    ``s <- s + gamma_k (mean_I sbar_i(theta) - s)``, ``theta <- T(s)`` (Cappe and Moulines 2009, JRSS B
-    71, 593-613). What is approached is the maximum of the expected log-likelihood; with
+    ``s <- s + gamma_k (mean_I sbar_i(theta) - s)``, ``theta <- T(s)`` (Cappe and Moulines
+    2009, JRSS B 71, 593-613). What is approached is the maximum of the expected log-likelihood; with
     steps ``k ** -a``, 1/2 < a < 1, the averaged estimate (`averaged`) has the efficiency of maximum
     likelihood.
 
@@ -64,6 +69,11 @@ class Stream:
     ) -> None:
         if batch_size < 1:
             raise OptionError(f"batch_size={batch_size!r} must be at least 1.")
+        if not hasattr(model, "with_data"):
+            raise ModelError(
+                f"{model.name} cannot take other data: it has no `with_data`. Remedy: fit it on "
+                "all data at once."
+            )
         algorithm = OnlineEM(batch_size=batch_size, average=True)
         if gamma is not None:
             algorithm = OnlineEM(batch_size=batch_size, average=True, gamma=gamma)
@@ -96,9 +106,8 @@ class Stream:
 
         Parameters
         ----------
-        data : Model or data
-            Another chunk: a model of the same structure, or what the model's `with_data`
-            takes (rows, a frame).
+        data
+            Another chunk: what the model's `with_data` takes (rows, a frame).
 
         Returns
         -------
@@ -107,17 +116,12 @@ class Stream:
 
         Raises
         ------
-        ModelError
-            If the chunk has another structure, or the model cannot take other data.
+        DataError
+            If the chunk does not fit the model.
         FitError
             If the M-step fails; the state before the chunk is kept.
         """
-        model = data if isinstance(data, Model) else self._with_data(data)
-        if model.theta_spec.size != self.model.theta_spec.size:
-            raise ModelError(
-                f"the chunk's model has {model.theta_spec.size} packed parameters, the stream's "
-                f"{self.model.theta_spec.size}. Remedy: build it with the same options."
-            )
+        model = self.model.with_data(data)  # type: ignore[attr-defined]
         run, kept = self._bind(model, self._run), self._run.state_dict()
         order = run.rng.permutation(model.n_individuals).astype(np.int64)
         whole = order.size // self._batch * self._batch
@@ -132,15 +136,6 @@ class Stream:
         self._run = run
         self.n_seen += model.n_individuals
         return self
-
-    def _with_data(self, data: Any) -> Model:
-        maker = getattr(self.model, "with_data", None)
-        if maker is None:
-            raise ModelError(
-                f"{self.model.name} cannot take other data by itself. Remedy: pass a model built on "
-                "the chunk with the same options."
-            )
-        return maker(data)  # type: ignore[no-any-return]
 
     @property
     def theta(self) -> Array:
