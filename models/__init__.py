@@ -12,6 +12,7 @@ if __name__ != "saem.models":  # classes of a second copy would fail `isinstance
     )
 
 if TYPE_CHECKING:
+    from .deformable_template import DeformableTemplate
     from .discrete_mixtures import (
         BernoulliMixture,
         CategoricalMixture,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BernoulliMixture": "discrete_mixtures",
     "CategoricalMixture": "discrete_mixtures",
+    "DeformableTemplate": "deformable_template",
     "ExponentialMixture": "positive_mixtures",
     "FactorAnalysis": "factor_analysis",
     "GammaMixture": "positive_mixtures",
@@ -57,6 +59,7 @@ __all__ = [
     "PPCA",
     "BernoulliMixture",
     "CategoricalMixture",
+    "DeformableTemplate",
     "ExponentialMixture",
     "FactorAnalysis",
     "GammaMixture",
