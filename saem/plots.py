@@ -9,198 +9,133 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from saem import _draw
-from saem.contract import Array
-from saem.exceptions import OptionError, nearest
+from saem.exceptions import OptionError, Problems
 from saem.results import Results
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from saem.nlme.results import NLMEResults
 
-__all__ = ["MixturePlots", "NLMEPlots", "ResultPlots", "convergence"]
+__all__ = ["MixturePlots", "NLMEPlots", "ResultPlots", "convergence", "convergence_table"]
 
-_X_LABELS = {"iteration": "iteration", "epochs": "passes over the data", "seconds": "seconds"}
-#: Panels beyond which a figure becomes unreadable.
-_MOST_PANELS = 30
-#: Individual log-likelihoods spent on a curve that the trace does not hold.
-_MOST_WORK = 20_000_000
+#: The runs of a call: a fit, or fits by name, each alone or a list of several seeds.
+Runs = Results | Mapping[str, Results | Sequence[Results]]
 
 
 def convergence(
-    results: Results | Mapping[str, Results],
+    results: Runs,
     x: str = "iteration",
     y: str | Sequence[str] | None = None,
     reference: Any = None,
+    *,
+    params: Sequence[str] | None = None,
+    band: tuple[float, float] = (0.25, 0.75),
+    log: str | None = None,
+    ax: Any = None,
 ) -> Figure:
     """Draw the course of one fit, or of several over one another.
 
     Parameters
     ----------
-    results : Results or mapping of str to Results
-        A fit, or named fits to compare; the names stand in the legend.
+    results : Results or mapping of str to Results or to lists of Results
+        A fit, or named fits to compare; the names stand in the legend. A list holds runs
+        that differ in seed or data: their median is drawn, with a band.
     x : {"iteration", "epochs", "seconds"}
-        Horizontal axis. Comparisons of algorithms want epochs or seconds.
+        Horizontal axis; ``"iterations"`` is taken too. Comparisons of algorithms want epochs
+        or seconds.
     y : str or sequence of str, optional
-        Parameters to draw, or ``"loglik"``; all parameters by default (at most 30).
-    reference : mapping of str to float, Series or float, optional
-        Values to mark, such as the exact estimates. With ``y="loglik"`` and a
-        number, what is missing to that number is drawn on a logarithmic scale.
+        What to draw, one panel each: parameters, ``"loglik"``, ``"loglik gap"`` (what is
+        missing to the reference, or to the best of the runs without one) or ``"distance"``
+        (squared distance of the parameters to the reference); all parameters by default (at
+        most 30).
+    reference : Results, mapping of str to float, Series, array or float, optional
+        What to compare with, such as the exact estimates: marked in the panels of
+        parameters, the goal of ``"distance"`` and ``"loglik gap"``. An array holds the values
+        of `params`, in their order, or else of all parameters. With ``y="loglik"`` and a
+        number, what is missing to that number is drawn.
+    params : sequence of str, optional
+        Parameters that the distance is made of; all by default.
+    band : (float, float)
+        Quantiles between which the band of several runs lies. Runs are interpolated on the
+        union of their places (at most 400 of them); one that has ended stays at its last value.
+    log : str, optional
+        Logarithmic axes: ``"x"``, ``"y"``, ``"xy"`` or ``""`` for none. By default that of y
+        for gaps, distances and variances that fall over powers of ten.
+    ax : matplotlib Axes or sequence of Axes, optional
+        Axes to draw on, one a panel, in place of a new figure.
 
     Returns
     -------
     matplotlib.figure.Figure
-        One panel per parameter. For a single fit the phases of a stochastic
+        One panel per quantity. For a single fit the phases of a stochastic
         approximation are shaded and the estimate is drawn as a line.
 
     Raises
     ------
     saem.exceptions.OptionError
-        For an unknown axis or parameter, or no fit at all.
+        For an unknown axis, quantity or parameter, a reference that is missing or does not
+        fit, or no fit at all; the message lists what there is.
+
+    Notes
+    -----
+    The distance is ``sum_j (params_j - reference_j)^2`` on the user's scale; parameters in
+    different units are better compared one by one. Components of mixtures are not
+    relabelled.
     """
-    if x not in _X_LABELS:
-        raise OptionError(f"x={x!r} must be one of {', '.join(map(repr, _X_LABELS))}.")
-    runs = dict(results) if isinstance(results, Mapping) else {"": results}
-    if not runs:
-        raise OptionError("there is no fit to draw: the mapping of results is empty.")
-    names, left_out = _chosen(runs, y)
-    wanted = _references(reference, names)
-    figure, axes = _draw.panels(len(names), n_columns=min(4, len(names)), width=2.6, height=1.9)
-    single = next(iter(runs.values())) if len(runs) == 1 else None
-    for axis, name in zip(axes, names, strict=True):
-        gap = name == "loglik" and name in wanted
-        for j, (label, run) in enumerate(runs.items()):
-            places, values = _curve(run, x, name)
-            if gap:
-                values = wanted[name] - values
-                values[values <= 0.0] = np.nan
-            axis.plot(
-                places, values, lw=1.1, color=_draw.COLOURS[j % len(_draw.COLOURS)], label=label
-            )
-        if gap:
-            axis.set_yscale("log")
-            _draw.title(axis, "log-likelihood still to gain")
-        else:
-            _draw.title(axis, "log-likelihood" if name == "loglik" else name)
-            if name in wanted:
-                axis.axhline(wanted[name], color="black", lw=0.9, ls=":", label="reference")
-        if single is not None:
-            _mark_phases(axis, single, x)
-            if name in single.params.index:
-                axis.axhline(single.params[name], color=_draw.COLOURS[1], lw=0.9, label="estimate")
-        if _falls_far(runs, name):
-            axis.set_yscale("log")
-        axis.margins(x=0.02)
-    _draw.outer_labels(axes, xlabel=_X_LABELS[x])
-    _draw.legend_below(figure, axes)
-    if left_out:
-        figure.suptitle(
-            f"the first {len(names)} of {len(names) + left_out} parameters; see y=", fontsize=8.5
-        )
-    return figure
+    from saem._plots_convergence import draw
+    from saem._plots_curves import read
+
+    _check_drawing(band, log)
+    return draw(read(results, x, y, reference, params), band, log, ax)
 
 
-def _chosen(runs: Mapping[str, Results], y: str | Sequence[str] | None) -> tuple[list[str], int]:
-    """Names to draw, and how many are left out for want of room."""
-    for label, run in runs.items():
-        if not isinstance(run, Results):
-            raise OptionError(f"{label!r} is a {type(run).__name__}, not the results of a fit.")
-    known = list(dict.fromkeys(n for run in runs.values() for n in run.param_names))
-    if y is None:
-        return known[:_MOST_PANELS], max(0, len(known) - _MOST_PANELS)
-    names = [y] if isinstance(y, str) else list(y)
-    for name in names:
-        if name not in [*known, "loglik"]:
-            close = nearest(name, [*known, "loglik"])
-            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-            raise OptionError(f"y={name!r} is not a parameter of the fit, nor 'loglik'.{hint}")
-    return names, 0
+def convergence_table(
+    results: Runs,
+    x: str = "iteration",
+    y: str | Sequence[str] | None = None,
+    reference: Any = None,
+    *,
+    params: Sequence[str] | None = None,
+    band: tuple[float, float] | None = None,
+) -> pd.DataFrame:
+    """Return what `convergence` draws as a table.
+
+    Parameters
+    ----------
+    results, x, y, reference, params
+        As for `convergence`.
+    band : (float, float), optional
+        Return the median and these quantiles of the runs of a name on their common grid,
+        instead of the runs.
+
+    Returns
+    -------
+    DataFrame
+        One row a point. Without `band` columns ``name``, ``run`` (number within the
+        name, from 0), ``quantity``, ``x``, ``y``; with it ``name``, ``quantity``, ``x``, ``y``
+        (the median), ``lower``, ``upper``. ``attrs["x"]`` says what x is.
+
+    Raises
+    ------
+    saem.exceptions.OptionError
+        As for `convergence`.
+    """
+    from saem._plots_convergence import table
+    from saem._plots_curves import read
+
+    _check_drawing(band, None)
+    return table(read(results, x, y, reference, params), band)
 
 
-def _references(reference: Any, names: list[str]) -> dict[str, float]:
-    if reference is None:
-        return {}
-    if isinstance(reference, int | float | np.number):
-        if len(names) != 1:
-            raise OptionError("reference is one number, but several parameters are drawn.")
-        return {names[0]: float(reference)}
-    return {name: float(reference[name]) for name in names if name in reference}
-
-
-def _curve(run: Results, x: str, name: str) -> tuple[Array, Array]:
-    trace = run.trace
-    places = trace[x].to_numpy(dtype=float)
-    if name not in trace.columns:
-        return np.empty(0), np.empty(0)
-    values = trace[name].to_numpy(dtype=float).copy()
-    if name != "loglik":
-        return places, values
-    if np.isfinite(values).any():
-        # The log-likelihood of a row is that of the parameters before its step.
-        shown = np.append(values[1:], np.nan)
-        return places, shown
-    return _loglik_curve(run, places)
-
-
-def _loglik_curve(run: Results, places: Array) -> tuple[Array, Array]:
-    """Log-likelihood at parameters along the trace, for models that know it exactly."""
-    model: Any = run.model
-    if not hasattr(model, "loglik"):
-        raise OptionError(
-            f"the {run.record.algorithm} fit of {model.name} keeps no log-likelihood along the "
-            "way, and computing it would take long. Remedy: draw parameters instead (y=None)."
-        )
-    n_points = int(np.clip(_MOST_WORK // model.n_individuals, 20, 200))
-    at = np.unique(np.linspace(0, places.size - 1, n_points).round().astype(int))
-    params = run.record.history.params
-    return places[at], np.array([model.loglik(_theta_of(model, params[i])) for i in at])
-
-
-def _theta_of(model: Any, params: Array) -> Array:
-    """Theta from a row of the trace."""
-    if hasattr(model, "theta_of"):
-        return np.asarray(model.theta_of(params))
-    from saem.models._mixture_layout import has_triangles, unpack_triangles
-
-    k, d = model.n_components, model.n_features
-    covariances = params[k + k * d :].reshape(model.theta_spec.shapes["covariances"])
-    if has_triangles(model.covariance_type):
-        covariances = unpack_triangles(covariances, d)
-    means = params[k : k + k * d].reshape(k, d)
-    return np.asarray(
-        model.pack_components(weights=params[:k], means=means, covariances=covariances)
-    )
-
-
-def _falls_far(runs: Mapping[str, Results], name: str) -> bool:
-    """Whether a variance or scale crosses powers of ten, so that its end would look like 0."""
-    for run in runs.values():
-        if name in run.param_names and name in run.trace.columns:
-            scale = run._interval_scales[run.param_names.index(name)]
-            values = run.trace[name].to_numpy()
-            values = values[np.isfinite(values)]
-            if scale == "log" and values.size and 0.0 < 10.0 * values.min() < values.max():
-                return True
-    return False
-
-
-def _mark_phases(axis: Axes, run: Results, x: str) -> None:
-    """Shade where the step falls, and where estimates are averaged."""
-    trace, first = run.trace, run.record.average_from
-    gamma, places = trace["gamma"].to_numpy(), trace[x].to_numpy(dtype=float)
-    full = np.flatnonzero(gamma >= 1.0)
-    if not full.size or full[-1] + 1 >= gamma.size:
-        return
-    start, end = places[full[-1]], places[-1]
-    averaged = end if first is None else np.interp(first, trace["iteration"], places)
-    axis.axvspan(start, averaged, color="0.94", lw=0, label="falling steps", zorder=0)
-    if averaged < end:
-        axis.axvspan(averaged, end, color="0.87", lw=0, label="averaged", zorder=0)
+def _check_drawing(band: tuple[float, float] | None, log: str | None) -> None:
+    problems = Problems("the figure")
+    if band is not None and not (len(band) == 2 and 0.0 <= band[0] <= band[1] <= 1.0):
+        problems.add(f"band={band!r} must be two quantiles in order, such as (0.25, 0.75)")
+    if log is not None and log not in ("", "x", "y", "xy", "yx"):
+        problems.add(f"log={log!r} must be 'x', 'y', 'xy' or '' for none")
+    problems.raise_if_any(OptionError)
 
 
 class ResultPlots:
@@ -216,10 +151,14 @@ class ResultPlots:
         self._results: Any = results
 
     def convergence(
-        self, x: str = "iteration", y: str | Sequence[str] | None = None, reference: Any = None
+        self,
+        x: str = "iteration",
+        y: str | Sequence[str] | None = None,
+        reference: Any = None,
+        **options: Any,
     ) -> Figure:
-        """Draw the course of the fit; see `saem.plots.convergence`."""
-        return convergence(self._results, x, y, reference)
+        """Draw the course of the fit; see `saem.plots.convergence`, also for the options."""
+        return convergence(self._results, x, y, reference, **options)
 
     def __repr__(self) -> str:
         names = [name for name in dir(self) if not name.startswith("_")]

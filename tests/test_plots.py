@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 import saem
+from saem._plots_convergence import band_of
 from saem.exceptions import OptionError
-from saem.plots import convergence
+from saem.plots import convergence, convergence_table
 
 
 def titles(figure):
@@ -268,3 +269,159 @@ assert "matplotlib.pyplot" not in sys.modules
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+# -- several runs, distances and gaps ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seeds():
+    """Online EM from three seeds, and EM to the maximum, of the same mixture."""
+    data = saem.datasets.load("old_faithful")
+    init = {
+        "weights": [0.5, 0.5],
+        "means": [[2.5, 60.0], [4.0, 75.0]],
+        "covariances": np.tile(np.cov(data.T) / 2.0, (2, 1, 1)),
+    }
+    model = saem.models.GaussianMixture(data, 2, init=init)
+    options = {"progress": False, "budget": saem.Epochs(10)}
+    online = [model.fit("online-em", seed=seed, **options) for seed in (1, 2, 3)]
+    return {"online EM": online, "EM": model.fit("em", seed=0, progress=False)}
+
+
+MEANS = ["means[0,eruptions]", "means[1,eruptions]"]
+
+
+def test_distance_to_a_reference(seeds):
+    options = {"x": "epochs", "y": "distance", "params": MEANS}
+    frame = convergence_table(seeds, reference=seeds["EM"], **options)
+    assert list(frame.columns) == ["name", "run", "quantity", "x", "y"]
+    assert set(frame["quantity"]) == {"distance"}
+    assert frame.attrs["x"] == "epochs"
+    for name, run in (("EM", 0), ("online EM", 2)):
+        fit = seeds["EM"] if name == "EM" else seeds["online EM"][run]
+        rows = frame.query("name == @name and run == @run")
+        expected = ((fit.trace[MEANS] - seeds["EM"].params[MEANS]) ** 2).sum(axis=1)
+        np.testing.assert_allclose(rows["y"], expected, rtol=1e-12)
+        assert np.array_equal(rows["x"], fit.trace["epochs"])
+    # The same goal in other clothes.
+    goal = seeds["EM"].params[MEANS]
+    for reference in (goal, dict(goal), goal.to_numpy(), seeds["EM"].params):
+        assert frame.equals(convergence_table(seeds, reference=reference, **options))
+
+
+def test_the_band_of_seeds_is_drawn_as_tabled(seeds):
+    options = {"x": "epochs", "y": "distance", "params": MEANS, "reference": seeds["EM"]}
+    figure = convergence(seeds, band=(0.0, 1.0), **options)
+    axis = figure.axes[0]
+    assert axis.get_yscale() == "log"
+    assert legend(figure) == ["online EM", "EM"]
+    frame = convergence_table(seeds, band=(0.0, 1.0), **options)
+    assert list(frame.columns) == ["name", "quantity", "x", "y", "lower", "upper"]
+    rows = frame.query("name == 'online EM'")
+    drawn = lines(axis)["online EM"]
+    assert np.array_equal(drawn.get_xdata(), rows["x"])
+    np.testing.assert_allclose(drawn.get_ydata(), rows["y"])
+    (shade,) = axis.collections
+    corners = shade.get_paths()[0].vertices
+    assert corners[:, 1].max() == pytest.approx(rows["upper"].max())
+    # Quantiles 0 and 1 of three runs on the same places are the extremes.
+    each = convergence_table(seeds, **options).query("name == 'online EM'")
+    spread = each.groupby("x")["y"].agg(["min", "median", "max"])
+    np.testing.assert_allclose(rows[["lower", "y", "upper"]], spread, rtol=1e-10)
+
+
+def test_runs_of_different_length_share_a_grid():
+    long = np.array([0.0, 1.0, 2.0, 3.0]), np.array([8.0, 4.0, 2.0, 1.0])
+    short = np.array([0.0, 2.0]), np.array([4.0, 1.0])
+    late = np.array([1.0, 3.0]), np.array([np.nan, 3.0])
+    grid, middle, low, high = band_of([long, short], (0.0, 1.0))
+    assert np.array_equal(grid, [0, 1, 2, 3])
+    # In between by lines; a run that has ended stays at its last value.
+    np.testing.assert_allclose(low, [4.0, 2.5, 1.0, 1.0])
+    np.testing.assert_allclose(high, [8.0, 4.0, 2.0, 1.0])
+    np.testing.assert_allclose(middle, [6.0, 3.25, 1.5, 1.0])
+    np.testing.assert_allclose(band_of([long, short], (0.0, 1.0), log_y=True)[2][1], 2.0)
+    assert np.array_equal(band_of([long, late], (0.0, 1.0))[0], [3.0])
+    assert band_of([(np.zeros(2), np.full(2, np.nan))], (0.0, 1.0))[0].size == 0
+    many = np.arange(5000.0), np.arange(5000.0)
+    grid, middle, *_ = band_of([many, many], (0.25, 0.75))
+    assert grid.size == 400
+    assert np.array_equal(grid[[0, -1]], [0.0, 4999.0])
+    np.testing.assert_allclose(middle, grid)
+
+
+def test_gap_to_a_reference_or_to_the_best(seeds):
+    best = seeds["EM"].llf
+    for reference in (None, best, {"loglik": best}, seeds["EM"]):
+        figure = convergence(seeds, x="epochs", y="loglik gap", reference=reference)
+        axis = figure.axes[0]
+        assert axis.get_yscale() == "log"
+        assert "(nats)" in axis.get_title()
+        drawn = lines(axis)["EM"].get_ydata()[:-1]
+        # The log-likelihood of a row is that of the parameters before its step.
+        expected = best - seeds["EM"].trace["loglik"].to_numpy()[1:]
+        good = expected > 1e-6
+        assert good.sum() > 5
+        np.testing.assert_allclose(drawn[good], expected[good], atol=1e-9)
+    assert "best of the runs" in convergence(seeds, y="loglik gap").axes[0].get_title()
+
+
+def test_reference_results_mark_every_panel(seeds):
+    figure = convergence(seeds, y=[MEANS[0], "loglik"], reference=seeds["EM"])
+    for axis, level in zip(
+        figure.axes, (seeds["EM"].params[MEANS[0]], seeds["EM"].llf), strict=True
+    ):
+        assert lines(axis)["reference"].get_ydata()[0] == level
+
+
+def test_axes_of_ones_own(seeds):
+    own = Figure()
+    axes = own.subplots(1, 2)
+    figure = convergence(
+        seeds, x="iterations", y=["distance", MEANS[0]], reference=seeds["EM"], ax=axes, log="x"
+    )
+    assert figure is own
+    assert [axis.get_xscale() for axis in axes] == ["log", "log"]
+    assert [axis.get_yscale() for axis in axes] == ["linear", "linear"]
+    assert axes[0].get_xlabel() == "iteration"
+    assert axes[0].get_ylabel().startswith("squared distance of 12 parameters")
+    assert [t.get_text() for t in axes[0].get_legend().get_texts()] == ["online EM", "EM"]
+    with pytest.raises(OptionError, match="1 axes, but 2 quantities"):
+        convergence(seeds, y=MEANS, ax=axes[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "messages"),
+    [
+        ({"y": "distance"}, ["needs a reference value of", "reference= results"]),
+        ({"y": "distance", "reference": 1.0}, ["made of several parameters"]),
+        ({"y": "distance", "reference": [1.0, 2.0]}, ["2 numbers, but there are 12 parameters"]),
+        (
+            {"y": ["distance", "los"], "params": ["mean"], "x": "epochs"},
+            ["2 problems", "y='los'", "'loglik'", "params='mean'", "There are weights"],
+        ),
+        ({"y": "loglik", "params": MEANS}, ["which is not drawn"]),
+        ({"y": []}, ["y is empty"]),
+        ({"band": (0.9, 0.1), "log": "z"}, ["2 problems", "two quantiles", "log='z'"]),
+    ],
+)
+def test_wrong_questions_list_what_there_is(seeds, options, messages):
+    with pytest.raises(OptionError) as error:
+        convergence(seeds, **options)
+    for message in messages:
+        assert message in str(error.value)
+
+
+def test_distance_needs_the_parameters_in_every_fit(seeds, theo_fit):
+    with pytest.raises(OptionError, match="'PK' has no means"):
+        convergence(
+            {"EM": seeds["EM"], "PK": theo_fit}, y="distance", reference=seeds["EM"], params=MEANS
+        )
+    with pytest.raises(OptionError, match="empty list"):
+        convergence({"none": []})
+
+
+def test_no_text_overlaps_in_comparisons(seeds):
+    for options in ({"y": "distance"}, {"y": ["loglik gap", *MEANS]}):
+        assert overlapping(convergence(seeds, x="epochs", reference=seeds["EM"], **options)) == []
