@@ -11,20 +11,9 @@ from saem.contract import Array
 from saem.exceptions import Problems
 
 from ._column_start import distinct_count
-from ._mixture_base import check_init
 from ._mixture_columns import Column
 
-__all__ = ["check_groups", "check_options", "check_table", "prior_of", "shifted"]
-
-
-def check_options(init: Any, alpha: Any, problems: Problems) -> None:
-    number = isinstance(alpha, int | float | np.number) and not isinstance(alpha, bool)
-    if not number or not 0.0 < alpha < 1.0:
-        problems.add(
-            f"alpha={alpha!r} must lie between 0 and 1, both excluded",
-            remedy="1e-9 changes no estimate that a reader can see",
-        )
-    check_init(init, problems)
+__all__ = ["check_groups", "check_table", "prior_of", "shifted"]
 
 
 def check_table(columns: list[Column], table: Array, n_components: int, problems: Problems) -> None:

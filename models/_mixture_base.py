@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saem.contract import Array, Model
-from saem.exceptions import DataError, ModelError, Problems, nearest
+from saem.exceptions import DataError, ModelError, Problems
 
 from ._incomplete import read_weights
 from ._information import covariance_of, observed_information
-from ._mixture_records import posteriors
+from ._mixture_records import add_statistics, posteriors
+from ._mixture_start import MAX_ROWS
 from ._sums import mean_statistic
 from ._table import chunks
 
@@ -30,43 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AT_BOUNDARY",
     "RecordMixture",
-    "check_components",
-    "check_init",
-    "check_weights",
     "simplex_directions",
 ]
 
 #: A probability as near to 0 or 1 as this counts as on the boundary.
 AT_BOUNDARY = 1e-6
-_INITS = ("kmeans++", "random")
-
-
-def check_components(n_components: Any, problems: Problems) -> None:
-    """Check the number of components."""
-    whole = isinstance(n_components, int | np.integer) and not isinstance(n_components, bool)
-    if not whole or n_components < 1:
-        problems.add(f"n_components={n_components!r} must be a whole number, at least 1")
-
-
-def check_init(init: Any, problems: Problems) -> None:
-    """Check the name of a start, or that values are given in a dict."""
-    if isinstance(init, str):
-        if init not in _INITS:
-            close = nearest(init, _INITS)
-            problems.add(
-                f"init={init!r} is not one of {', '.join(map(repr, _INITS))}",
-                remedy=f"did you mean {close[0]!r}?" if close else None,
-            )
-    elif not isinstance(init, Mapping):
-        problems.add(f"init={init!r} must be one of {_INITS}, or a dict of starting values")
-
-
-def check_weights(weights: Array, problems: Problems) -> None:
-    """Check given weights of components."""
-    if np.any(weights <= 0.0):
-        problems.add(f"weights {weights} must all be above 0")
-    elif abs(weights.sum() - 1.0) > 1e-6:
-        problems.add(f"weights {weights} sum to {weights.sum():g}, not to 1")
 
 
 class RecordMixture(Model):
@@ -146,6 +115,28 @@ class RecordMixture(Model):
     def boundary(self, theta: Array) -> dict[str, str]:
         """Parameters at bounds of the model's own, each with a word why."""
         return {}
+
+    # Starts.
+
+    def _some_rows(self, rng: np.random.Generator) -> NDArray[np.intp]:
+        """Rows that a start is made from: of positive weight, and at most `MAX_ROWS`."""
+        counted = np.flatnonzero(self.row_weights)
+        size = max(MAX_ROWS, 50 * self.n_components)
+        if len(counted) > size:
+            counted = np.sort(rng.choice(counted, size, replace=False, shuffle=False))
+        return counted
+
+    def _first_step(
+        self, theta: Array, values: Array, offsets: NDArray[np.int64], latents: Array
+    ) -> Array:
+        """Theta after an M-step on given latent records; where that fails, theta helps out."""
+        s = np.zeros(self.stat_spec.size)
+        latents = np.ascontiguousarray(latents)
+        add_statistics(self._functions.accumulate, values, offsets, latents, s)
+        if self._functions.maximize(s, theta) != 0:
+            self._functions.project(s, theta)
+            self._functions.maximize(s, theta)
+        return theta
 
     # Functions of rows.
 

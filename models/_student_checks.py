@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from saem.contract import Array
 from saem.exceptions import ModelError, Problems
 
-from ._mixture_base import check_weights
+from ._mixture_options import check_weights, given_arrays
 from ._mixture_start import distinct_rows
 from ._table import Table, moments
 
@@ -61,14 +61,7 @@ def check_given(
     ModelError
         With all problems found.
     """
-    problems, arrays = Problems("the starting values"), {}
-    for name, shape in shapes.items():
-        arrays[name] = np.array(given[name], dtype=float)
-        if arrays[name].shape != shape:
-            problems.add(f"{name} has shape {arrays[name].shape}; it must have shape {shape}")
-        elif not np.all(np.isfinite(arrays[name])):
-            problems.add(f"{name} holds values that are missing or infinite")
-    problems.raise_if_any(ModelError)
+    arrays, problems = given_arrays(given, shapes), Problems("the starting values")
     check_weights(arrays["weights"], problems)
     for c, matrix in enumerate(arrays["scatters"]):
         if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=0.0):

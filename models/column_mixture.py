@@ -26,18 +26,14 @@ from saem.statistics import Packed
 
 from . import _column_kernels as kernels
 from . import _mixture_columns as reading
-from ._column_checks import check_groups, check_options, check_table, prior_of, shifted
+from ._column_checks import check_groups, check_table, prior_of, shifted
 from ._column_given import KINDS, Block, blocks_of, directions_of, names_of, set_blocks
 from ._column_start import coordinates, random_labels, responsibilities
 from ._incomplete import read_weights
-from ._mixture_base import (
-    RecordMixture,
-    check_components,
-    check_weights,
-)
+from ._mixture_base import RecordMixture
 from ._mixture_columns import Column, Source
+from ._mixture_options import check_alpha, check_components, check_init, check_weights
 from ._mixture_records import add_statistics
-from ._mixture_start import MAX_ROWS
 
 __all__ = ["ColumnMixture", "StackedMixture"]
 
@@ -90,7 +86,8 @@ class ColumnMixture(RecordMixture):
     ) -> None:
         options = Problems("the mixture")
         check_components(n_components, options)
-        check_options(init, alpha, options)
+        check_alpha(alpha, options)
+        check_init(init, options)
         options.raise_if_any(ModelError)
         problems = Problems("the mixture")
         source = reading.read_source(X, problems)
@@ -296,19 +293,10 @@ class ColumnMixture(RecordMixture):
         """Starting theta: random for "kmeans++" and "random", as given otherwise."""
         if self._given is not None:
             return self._given.copy()
-        counted = np.flatnonzero(self.row_weights)
-        size = max(MAX_ROWS, 50 * self.n_components)
-        if len(counted) > size:
-            counted = np.sort(rng.choice(counted, size, replace=False, shuffle=False))
-        table = self._table[counted]
-        latents = np.ascontiguousarray(self._random_responsibilities(table, rng))
-        values, offsets = reading.pairs_of(self.columns, self._firsts, table)
-        s, theta = np.zeros(self.stat_spec.size), self._template.copy()
-        add_statistics(self._functions.accumulate, values, offsets, latents, s)
-        if self._functions.maximize(s, theta) != 0:
-            self._functions.project(s, theta)
-            self._functions.maximize(s, theta)
-        return theta
+        table = self._table[self._some_rows(rng)]
+        records = reading.pairs_of(self.columns, self._firsts, table)
+        latents = self._random_responsibilities(table, rng)
+        return self._first_step(self._template.copy(), *records, latents)
 
     def _random_responsibilities(self, table: Array, rng: np.random.Generator) -> Array:
         k = self.n_components

@@ -22,14 +22,8 @@ from saem.statistics import Packed
 from . import _student_kernels as kernels
 from ._column_start import random_labels, responsibilities
 from ._incomplete import read_weights
-from ._mixture_base import (
-    RecordMixture,
-    check_components,
-    check_init,
-    simplex_directions,
-)
-from ._mixture_records import add_statistics
-from ._mixture_start import MAX_ROWS
+from ._mixture_base import RecordMixture, simplex_directions
+from ._mixture_options import check_components, check_init
 from ._student_checks import check_given, check_spread, check_student, fixed_df
 from ._table import Table, moments, read_table
 
@@ -229,27 +223,19 @@ class StudentMixture(RecordMixture):
         ModelError
             If a value has the wrong shape or is out of its range.
         """
-        k, d = self.n_components, self.n_features
         given = {"weights": weights, "means": means, "scatters": scatters}
-        shapes: dict[str, tuple[int, ...]] = {
-            "weights": (k,),
-            "means": (k, d),
-            "scatters": (k, d, d),
-        }
+        return self._pack_given(given | ({"df": df} if self.df is None else {}))
+
+    def _pack_given(self, given: Mapping[str, Any]) -> Array:
+        k, d = self.n_components, self.n_features
+        shapes: dict[str, tuple[int, ...]]
+        shapes = {"weights": (k,), "means": (k, d), "scatters": (k, d, d)}
         if self.df is None:
-            given["df"], shapes["df"] = df, (k,)
+            shapes["df"] = (k,)
         arrays = check_given(given, shapes, self.df_bounds)
         arrays["weights"] /= arrays["weights"].sum()
         arrays["scatters"] = arrays["scatters"][:, *np.tril_indices(d)]
         return self._pack(**arrays)
-
-    def _pack_given(self, given: Mapping[str, Any]) -> Array:
-        wanted = {"weights", "means", "scatters"} | ({"df"} if self.df is None else set())
-        if set(given) != wanted:
-            raise ModelError(
-                f"init has the keys {sorted(map(str, given))}; it needs {sorted(wanted)}."
-            )
-        return self.pack_components(**given)
 
     def _pack(
         self, weights: Array, means: Array, scatters: Array, df: Array | None = None
@@ -319,11 +305,7 @@ class StudentMixture(RecordMixture):
         if self._given is not None:
             return self._given.copy()
         k, d = self.n_components, self.n_features
-        counted = np.flatnonzero(self.row_weights)
-        size = max(MAX_ROWS, 50 * k)
-        if len(counted) > size:
-            counted = np.sort(rng.choice(counted, size, replace=False, shuffle=False))
-        rows = self.values.reshape(-1, 1 + d)[counted, 1:]
+        rows = self.values.reshape(-1, 1 + d)[self._some_rows(rng), 1:]
         if self.init == "random":
             r = rng.dirichlet(np.ones(k), size=len(rows))
         else:
@@ -339,13 +321,8 @@ class StudentMixture(RecordMixture):
         from scipy.special import digamma
 
         logs = np.broadcast_to(digamma(0.5 * df) - np.log(0.5 * df), r.shape)
-        latents = np.ascontiguousarray(np.hstack([r, np.ones_like(r), logs]))
-        s = np.zeros(self.stat_spec.size)
-        add_statistics(self._functions.accumulate, *self._records_of(rows + self.shift), latents, s)
-        if self._functions.maximize(s, theta) != 0:
-            self._functions.project(s, theta)
-            self._functions.maximize(s, theta)
-        return theta
+        latents = np.hstack([r, np.ones_like(r), logs])
+        return self._first_step(theta, *self._records_of(rows + self.shift), latents)
 
     # Samples.
 

@@ -1,7 +1,7 @@
 """What the tests of mixtures with weighted records share, beside `model_references`."""
 
 import numpy as np
-from model_references import check_refused, expected, statistics_of
+from model_references import check_refused, expected, plain_errors, statistics_of
 
 
 def classified(model, theta):
@@ -52,3 +52,20 @@ def check_repetitions(model, repeated, counts, theta):
         np.testing.assert_allclose(getattr(fits[0], answer), getattr(fits[1], answer), rtol=1e-10)
     np.testing.assert_allclose(fits[0].bse, fits[1].bse, rtol=1e-4)
     return fits[0]
+
+
+def check_errors(model, fit, rtol=2e-3):
+    """Standard errors are those of the curvature of the likelihood; the first weight is free."""
+    k, params = model.n_components, fit.params.to_numpy()
+    assert k == 2
+
+    class Reduced:
+        @staticmethod
+        def theta_of(p):
+            return model.theta_of(np.concatenate([p[:1], 1.0 - p[:1], p[1:]]))
+
+        loglik = staticmethod(model.loglik)
+
+    errors = plain_errors(Reduced, np.delete(params, 1))
+    np.testing.assert_allclose(np.delete(fit.bse.to_numpy(), 1), errors, rtol=rtol)
+    np.testing.assert_allclose(fit.bse.iloc[0], fit.bse.iloc[1], rtol=1e-10)

@@ -12,10 +12,10 @@ from model_references import (
     check_scale_free,
     check_weights,
     expected,
-    plain_errors,
     run_em,
 )
 from record_mixtures import (
+    check_errors,
     check_inadmissible,
     check_repetitions,
     classified,
@@ -330,20 +330,7 @@ def test_latent_classes_by_brute_force():
 def test_standard_errors_are_those_of_the_likelihood(cls):
     model = model_of(cls, 150, holes=False)
     fit = run_em(model, model.start(np.random.default_rng(1)))
-    k = model.n_components
-
-    class Reduced:  # the first weight alone is free
-        @staticmethod
-        def theta_of(p):
-            return model.theta_of(np.concatenate([p[:1], 1.0 - p[:1], p[1:]]))
-
-        loglik = staticmethod(model.loglik)
-
-    params = fit.params.to_numpy()
-    errors = plain_errors(Reduced, np.concatenate([params[:1], params[k:]]))
-    found = fit.bse.to_numpy()
-    np.testing.assert_allclose(np.delete(found, 1), errors, rtol=1e-3)
-    assert found[0] == pytest.approx(found[1], rel=1e-10)
+    check_errors(model, fit)
 
 
 def test_standard_errors_of_one_component_are_textbook():
