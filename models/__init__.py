@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .multivariate_normal import MultivariateNormal
     from .plsa import PLSA
     from .positive_mixtures import ExponentialMixture, GammaMixture
+    from .regression_mixture import RegressionMixture
     from .student_mixture import StudentMixture
     from .variational_logistic import VariationalLogistic
 
@@ -50,6 +51,7 @@ _HOME = {
     "PLSA": "plsa",
     "PPCA": "factor_analysis",
     "PoissonMixture": "discrete_mixtures",
+    "RegressionMixture": "regression_mixture",
     "StudentMixture": "student_mixture",
     "VariationalLogistic": "variational_logistic",
 }
@@ -72,6 +74,7 @@ __all__ = [
     "MultinomialMixture",
     "MultivariateNormal",
     "PoissonMixture",
+    "RegressionMixture",
     "StudentMixture",
     "VariationalLogistic",
 ]
