@@ -35,7 +35,9 @@ def exp(x):
     Reduction ``x = n log 2 + r``, then the rational approximation of ``exp(r)``
     of Moshier's Cephes library; not-a-number stays not-a-number.
     """
-    x = min(max(x, -708.0), 709.0) if x == x else x
+    # In this form of the comparisons not-a-number passes through.
+    x = -708.0 if x < -708.0 else x
+    x = 709.0 if x > 709.0 else x
     shifted = x * _LOG2_E + _ROUND
     n = shifted - _ROUND
     r = (x - n * _LN2_HIGH) - n * _LN2_LOW

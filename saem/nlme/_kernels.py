@@ -136,27 +136,32 @@ def fitted(code, f):
 
 
 @helper(fastmath={"reassoc", "contract"})
-def sum_log(f):
-    """Sum of ``log |f_j|``, floored: one logarithm for every sixteen factors.
+def proportional_sums(b, dv, f):
+    """Sum of the logarithms of the standard deviations ``b |f_j|``, and ``sum_j r_j**2``.
 
-    A product of sixteen leaves the range of floating point only for values
-    around 1e19; then the logarithms are taken one by one.
+    One logarithm for every sixteen factors. Where their product leaves the range of
+    floating point (predictions around 1e19) the logarithms are taken one by one.
     """
     n = f.size
     total = 0.0
-    j = 0
-    while j < n:
-        last = min(n, j + 16)
+    square = 0.0
+    start = 0
+    while start < n:
+        length = min(n - start, 16)
+        part, response = segment(f, start, length), segment(dv, start, length)
         product = 1.0
-        for i in range(j, last):
-            product *= max(abs(f[i]), PREDICTION_FLOOR)
-        if product < 1e300:
+        for j in range(length):
+            size = max(abs(part[j]), PREDICTION_FLOOR)
+            r = (response[j] - part[j]) / size
+            square += r * r
+            product *= b * size
+        if 1e-300 < product < 1e300:
             total += log(product)
         else:
-            for i in range(j, last):
-                total += np.log(max(abs(f[i]), PREDICTION_FLOOR))
-        j = last
-    return total
+            for j in range(length):
+                total += np.log(b * max(abs(part[j]), PREDICTION_FLOOR))
+        start += length
+    return total, square
 
 
 @helper(fastmath={"reassoc", "contract"})
@@ -175,10 +180,8 @@ def log_density(code, a, b, dv, predicted):
             square += r * r
         total = -n * log(a) - 0.5 * square / (a * a)
     elif code == PROPORTIONAL:
-        for j in range(n):
-            r = (dv[j] - predicted[j]) / max(abs(predicted[j]), PREDICTION_FLOOR)
-            square += r * r
-        total = -n * log(b) - 0.5 * square / (b * b) - sum_log(predicted)
+        logs, square = proportional_sums(b, dv, predicted)
+        total = -logs - 0.5 * square / (b * b)
     elif code == EXPONENTIAL:
         for j in range(n):
             r = dv[j] - fitted(code, predicted[j])
@@ -198,17 +201,20 @@ def natural(theta, y, z, psi):
     p = int(theta[0])
     d = int(theta[1])
     p_x = int(theta[2])
-    at = _HEADER
-    beta_at = _HEADER + 4 * p + d
+    transform = segment(theta, _HEADER, p)
+    lower = segment(theta, _HEADER + p, p)
+    upper = segment(theta, _HEADER + 2 * p, p)
+    position = segment(theta, _HEADER + 3 * p, p)
+    beta = segment(theta, _HEADER + 4 * p + d, p_x * p)
     for m in range(p):
-        place = int(theta[at + 3 * p + m])
-        if place >= 0:
-            phi = z[place]
+        place = position[m]
+        if place >= 0.0:
+            phi = segment(z, int(place), 1)[0]
         else:
             phi = 0.0
             for j in range(p_x):
-                phi += y[j] * theta[beta_at + j * p + m]
-        psi[m] = to_natural(theta[at + m], theta[at + p + m], theta[at + 2 * p + m], phi)
+                phi += y[j] * segment(beta, j * p + m, 1)[0]
+        psi[m] = to_natural(transform[m], lower[m], upper[m], phi)
 
 
 @helper
@@ -229,7 +235,7 @@ def log_lik(structural, theta, y, latent, work):
     sigma_at = int(theta[5])
     n = (y.size - p_x - 1) // (1 + n_columns)
     dv = segment(y, p_x + 1, n)
-    columns = columns_of(y, p_x, n_columns)
+    columns = as_matrix(segment(y, p_x + 1 + n, n_columns * n), n_columns, n)
     psi = segment(work, 0, p)
     predicted = segment(work, p, n)
     natural(theta, y, latent, psi)

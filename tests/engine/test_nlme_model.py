@@ -319,8 +319,12 @@ def test_a_covariance_that_is_not_definite_is_shrunk():
 def test_sums_of_logarithms_survive_extreme_values():
     for values in ([1e-200] * 9, [1e60] * 9, [0.0, 1.0, -2.0], np.linspace(0.1, 50.0, 37)):
         f = np.array(values, dtype=float)
-        expected = np.log(np.maximum(np.abs(f), _kernels.PREDICTION_FLOOR)).sum()
-        assert _kernels.sum_log(f) == pytest.approx(expected, rel=1e-12)
+        size = np.maximum(np.abs(f), _kernels.PREDICTION_FLOOR)
+        dv = f + 0.1 * size
+        for b in (1.0, 0.1, 1e-250):
+            logs, square = _kernels.proportional_sums(b, dv, f)
+            assert logs == pytest.approx((np.log(size) + np.log(b)).sum(), rel=1e-12)
+            assert square == pytest.approx(np.square((dv - f) / size).sum(), rel=1e-12)
 
 
 # -- numerical M-step ----------------------------------------------------------------------
