@@ -16,7 +16,7 @@ import numpy as np
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
-from saem._laplace import color, laplace, whiten
+from saem._laplace import COARSE, FINE, color, laplace, whiten
 from saem._linalg import assign
 from saem._math import exp, log
 from saem._types import VISIT
@@ -32,6 +32,10 @@ GROUP = 4
 #: Degrees of freedom of the Student proposal around the Laplace mode: with an even
 #: number the chi-square variate is a sum of logarithms of uniform numbers.
 STUDENT_DF = 4
+#: Tolerance of modes around which is only proposed (nats, see `laplace`).
+_MODE_OF_PROPOSALS = 1e-5
+#: Squared distance, in posterior standard deviations, of searches that end in the same mode.
+_SAME_MODE = 0.25
 
 
 def memory_size(n_chains: int, d: int, latent_size: int) -> int:
@@ -57,10 +61,9 @@ def distance(z, centre, inverse):
 
 
 @helper
-def student_log_density(z, mode, inverse):
-    """Log density of the Student proposal up to a constant."""
-    d = mode.size
-    return -0.5 * (STUDENT_DF + d) * log(1.0 + distance(z, mode, inverse) / STUDENT_DF)
+def student_base(z, mode, inverse):
+    """``1 + |x|**2 / df``, whose power ``-(df + d) / 2`` is the density of the Student proposal."""
+    return 1.0 + distance(z, mode, inverse) / STUDENT_DF
 
 
 @helper
@@ -119,8 +122,8 @@ def run_moves(
         parts = d if code == COORDINATE else 1
         used = 1 if code == COORDINATE else d  # normal numbers per proposal
         step = exp(blocks[size - 1]) if code == BLOCK else 1.0
-        # log q(z) of the independent proposal, kept while z stays.
-        density = student_log_density(z, mode, factor_inverse) if code == LAPLACE else 0.0
+        # q(z) of the independent proposal, but for its power, kept while z stays.
+        base = student_base(z, mode, factor_inverse) if code == LAPLACE else 1.0
         for _ in range(sweeps):
             for a in range(parts):
                 eps = segment(normals, at_normal, used)
@@ -148,12 +151,12 @@ def run_moves(
                 new_lik = log_lik_of(structural, theta, y, proposal, scratch)
                 new_prior = -0.5 * distance(proposal, mean, inverse)
                 ratio = new_lik - log_lik
-                new_density = 0.0
+                new_base = 1.0
                 if code != PRIOR:
                     ratio += new_prior - prior
                 if code == LAPLACE:
-                    new_density = student_log_density(proposal, mode, factor_inverse)
-                    ratio += density - new_density
+                    new_base = student_base(proposal, mode, factor_inverse)
+                    ratio += 0.5 * (STUDENT_DF + d) * log(new_base / base)
                 tried[code] += 1.0
                 # A comparison with NaN is False: such a proposal is never accepted, and a
                 # chain that starts where the likelihood is 0 takes the first finite point.
@@ -163,7 +166,7 @@ def run_moves(
                     assign(z, proposal)
                     log_lik = new_lik
                     prior = new_prior
-                    density = new_density
+                    base = new_base
                     accepted[code] += 1.0
                     if code == COORDINATE:
                         coordinate_rate[a] += 1.0 / sweeps
@@ -173,7 +176,7 @@ def run_moves(
     return log_lik
 
 
-@kernel(VISIT)
+@kernel(VISIT, deferred=True)
 def visit_draws(kernels, theta, y, record, memory, settings, key, work):
     """Record independent draws from the exact posterior."""
     n_draws = int(settings[0])
@@ -301,7 +304,8 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     mean = segment(work, 0, d)
     u = segment(work, d, d)
     best = segment(work, 2 * d, d)
-    at = 3 * d
+    shift = segment(work, 3 * d, d)
+    at = 4 * d
     chol = as_matrix(segment(work, at, d * d), d, d)
     spread = as_matrix(segment(work, at + d * d, d * d), d, d)
     best_spread = as_matrix(segment(work, at + 2 * d * d, d * d), d, d)
@@ -311,19 +315,27 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     scratch = segment(work, at, work.size - at)
 
     kernels.prior(theta, y, mean, chol)
+    # Proposals need no exact mode; that of a search without chains is an answer.
+    tolerance = FINE if n_chains == 0 else _MODE_OF_PROPOSALS
     value = -np.inf
     for search in range(2 + n_random):
-        if search == 1:
+        if search == 0:
             if place:
                 continue
             whiten(mode, mean, chol, u)
-        elif search == 0:
+        elif search == 1:
             for a in range(d):
                 u[a] = 0.0
         else:
             fill_normal(stream(key, search, 0), 0, u)
-        found = laplace(kernels, theta, y, mean, chol, u, spread, z, scratch)
-        if search == 0 or found > value + 1e-6:
+        first = search == (1 if place else 0)
+        if not first and value > -np.inf:
+            # Most searches end where another did; that shows long before they converge.
+            found = laplace(kernels, theta, y, mean, chol, u, spread, z, COARSE, scratch)
+            if found < value - COARSE or whiten(u, best, best_spread, shift) < _SAME_MODE:
+                continue
+        found = laplace(kernels, theta, y, mean, chol, u, spread, z, tolerance, scratch)
+        if first or found > value + 1e-6:
             value = found
             assign(best, u)
             for a in range(d):

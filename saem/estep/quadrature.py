@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from saem._borrow import as_matrix
+from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
-from saem._laplace import laplace, laplace_work, log_det, log_joint, whiten
-from saem._linalg import cholesky
+from saem._laplace import FINE, laplace, laplace_work, log_det, log_joint, whiten
+from saem._linalg import assign, cholesky
 from saem._types import VISIT, make_visitor
 from saem.contract import Model
 from saem.estep._base import BoundEStep, EStep
@@ -55,7 +55,8 @@ def normalise(record, width, largest):
         record[m * width] /= total
         if record[m * width] == 0.0:
             # Nodes without weight may carry values that are not finite.
-            record[m * width + 1 : (m + 1) * width] = 0.0
+            for b in range(m * width + 1, (m + 1) * width):
+                record[b] = 0.0
     return largest + np.log(total)
 
 
@@ -76,7 +77,7 @@ def adapt(record, width, mean, chol, centre, spread, u, covariance):
             weight = record[m * width]
             if weight == 0.0:
                 continue
-            whiten(record[m * width + 1 : m * width + 1 + d], mean, chol, u)
+            whiten(segment(record, m * width + 1, d), mean, chol, u)
             for a in range(d):
                 if pass_number == 0:
                     centre[a] += weight * u[a]
@@ -134,37 +135,33 @@ def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
     q = int(settings[0])
     d = int(settings[1])
     latent_size = int(settings[2])
-    nodes = settings[3 : 3 + q]
-    log_weights = settings[3 + q : 3 + 2 * q]
-    at = 0
-    mean = work[at : at + d]
-    at += d
-    chol = as_matrix(work[at:], d, d)
-    at += d * d
-    covariance = as_matrix(work[at:], d, d)
-    at += d * d
-    x = work[at : at + d]
-    at += d
-    u = work[at : at + d]
-    at += d
-    z = work[at : at + latent_size]
+    nodes = segment(settings, 3, q)
+    log_weights = segment(settings, 3 + q, q)
+    mean = segment(work, 0, d)
+    x = segment(work, d, d)
+    u = segment(work, 2 * d, d)
+    new_centre = segment(work, 3 * d, d)
+    at = 4 * d
+    chol = as_matrix(segment(work, at, d * d), d, d)
+    covariance = as_matrix(segment(work, at + d * d, d * d), d, d)
+    new_spread = as_matrix(segment(work, at + 2 * d * d, d * d), d, d)
+    at += 3 * d * d
+    z = segment(work, at, latent_size)
     at += latent_size
-    scratch = work[at:]
-    new_centre = scratch[:d]
-    new_spread = as_matrix(scratch[d:], d, d)
-    scratch = scratch[d + d * d :]
+    scratch = segment(work, at, work.size - at)
     adapted = memory[0] == 1.0
     searched = False
-    centre = memory[1 : 1 + d]
-    spread = as_matrix(memory[1 + d :], d, d)
+    centre = segment(memory, 1, d)
+    spread = as_matrix(segment(memory, 1 + d, d * d), d, d)
     kernels.prior(theta, y, mean, chol)
     width = 1 + latent_size
     value = -np.inf
     proper = False
     for attempt in range(_MAX_RULES):
         if not adapted:
-            centre[:] = 0.0
-            laplace(kernels, theta, y, mean, chol, centre, spread, z, scratch)
+            for a in range(d):
+                centre[a] = 0.0
+            laplace(kernels, theta, y, mean, chol, centre, spread, z, FINE, scratch)
             adapted = searched = True
         largest = -np.inf
         for m in range(record.size // width):
@@ -174,8 +171,10 @@ def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
                 for b in range(a + 1):
                     shift += spread[a, b] * x[b]
                 u[a] = centre[a] + np.sqrt(2.0) * shift
-            node = record[m * width + 1 : (m + 1) * width]
-            term = log_weight + log_joint(kernels, theta, y, u, mean, chol, node, scratch)
+            node = segment(record, m * width + 1, latent_size)
+            term = log_weight + log_joint(
+                kernels.log_lik, kernels.structural, theta, y, u, mean, chol, node, scratch
+            )
             record[m * width] = term
             largest = max(largest, term)
         # |sqrt(2) C| dx, and the prior's constant (2 pi)**(-d/2).
@@ -192,8 +191,9 @@ def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
             adapted = False
             continue
         if proper and (good or attempt < _MAX_RULES - 1):
-            centre[:] = new_centre
-            spread[:, :] = new_spread
+            assign(centre, new_centre)
+            for a in range(d):
+                assign(spread[a], new_spread[a])
         if good or not proper:
             break
     memory[0] = 1.0 if proper else 0.0

@@ -12,6 +12,7 @@ from numba import int64, uint64, void
 
 from saem._borrow import borrow
 from saem._jit import kernel
+from saem._linalg import assign
 from saem._loop import start_of
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
 from saem.nlme._kernels import blocks, columns_of, fitted, to_natural
@@ -55,7 +56,10 @@ def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobia
     Log predictions where the error model is exponential. phi and steps have a
     row for each individual and a column for each parameter, random or not.
     """
-    own_psi, own_shifted = np.empty(phi.shape[1]), np.empty(int(np.max(np.diff(rows))))
+    longest = 0
+    for i in range(phi.shape[0]):
+        longest = max(longest, rows[i + 1] - rows[i])
+    own_psi, own_shifted = np.empty(phi.shape[1]), np.empty(longest)
     psi, shifted = borrow(own_psi), borrow(own_shifted)
     values, theta, phi, steps = borrow(values), borrow(theta), borrow(phi), borrow(steps)
     f, jacobian = borrow(f), borrow(jacobian)
@@ -102,6 +106,6 @@ def log_lik_of_records(
     for r in range(out.shape[0]):
         y = values[start_of(offsets, first + r) : start_of(offsets, first + r + 1)]
         for m in range(out.shape[1]):
-            latent[:] = records[r, m * width + 1 : (m + 1) * width]
+            assign(latent, records[r, m * width + 1 : (m + 1) * width])
             out[r, m] = functions.log_lik(functions.structural, theta, y, latent, work)
     own_work[0] = own_latent.size  # the owners live until here
