@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
-from saem._borrow import as_matrix
+from saem._borrow import as_matrix, segment
 from saem._jit import kernel
-from saem._laplace import log_det, whiten
+from saem._laplace import log_det
 from saem._math import HALF_LOG_2PI, exp, log
 from saem._types import VISIT
+from saem.estep._moves import distance, invert_lower
 from saem.random import fill_normal, stream
 
 __all__ = ["HEADER", "record_size", "visit_importance", "work_size"]
@@ -20,6 +21,8 @@ __all__ = ["HEADER", "record_size", "visit_importance", "work_size"]
 HEADER = 4
 #: One pair in so many is drawn from the prior.
 PER_DEFENSIVE = 10
+#: Pairs whose random numbers, densities and weights are computed at once: such loops vectorise.
+_BATCH = 8
 
 
 def record_size(d: int) -> int:
@@ -29,7 +32,7 @@ def record_size(d: int) -> int:
 
 def work_size(d: int, df: int, latent_size: int) -> int:
     """Scratch numbers of the visitor, without the model's."""
-    return 2 * d + d * d + 2 * d + df + latent_size
+    return 2 * d + 3 * d * d + _BATCH * (d + df) + 2 * _BATCH * (latent_size + 5)
 
 
 @kernel(VISIT)
@@ -56,26 +59,39 @@ def visit_importance(kernels, theta, y, record, memory, settings, key, work):
     """
     d, latent_size = int(settings[0]), int(settings[1])
     df, inflation = int(settings[2]), settings[3]
-    centre = memory[:d]
-    factor = as_matrix(memory[d:], d, d)
+    centre = segment(memory, 0, d)
+    factor = as_matrix(segment(memory, d, d * d), d, d)
     pairs = int(memory[d + d * d])
-    mean, u = work[:d], work[d : 2 * d]
-    chol = as_matrix(work[2 * d :], d, d)
-    at = 2 * d + d * d
-    normals = work[at : at + d + df]
-    shift = work[at + d + df : at + 2 * d + df]
-    at += 2 * d + df
-    z = work[at : at + latent_size]
-    scratch = work[at + latent_size :]
-    out_mean = record[HEADER : HEADER + d]
-    out_cov = as_matrix(record[HEADER + d :], d, d)
-    record[:] = 0.0
+    mean, shift = segment(work, 0, d), segment(work, d, d)
+    at = 2 * d
+    chol = as_matrix(segment(work, at, d * d), d, d)
+    chol_inverse = as_matrix(segment(work, at + d * d, d * d), d, d)
+    factor_inverse = as_matrix(segment(work, at + 2 * d * d, d * d), d, d)
+    at += 3 * d * d
+    numbers = segment(work, at, _BATCH * (d + df))
+    at += _BATCH * (d + df)
+    draws = segment(work, at, 2 * _BATCH * latent_size)
+    at += 2 * _BATCH * latent_size
+    squares = segment(work, at, 2 * _BATCH)
+    log_priors = segment(work, at + 2 * _BATCH, 2 * _BATCH)
+    log_weights = segment(work, at + 4 * _BATCH, 2 * _BATCH)
+    weights = segment(work, at + 6 * _BATCH, 2 * _BATCH)
+    controls = segment(work, at + 8 * _BATCH, 2 * _BATCH)
+    at += 10 * _BATCH
+    scratch = segment(work, at, work.size - at)
+    out_mean = segment(record, HEADER, d)
+    out_cov = as_matrix(segment(record, HEADER + d, d * d), d, d)
+    for a in range(record.size):
+        record[a] = 0.0
 
     kernels.prior(theta, y, mean, chol)
+    invert_lower(chol, chol_inverse)
+    invert_lower(factor, factor_inverse)
     log_prior = -log_det(chol) - d * HALF_LOG_2PI
     log_normal = -log_det(factor) - d * HALF_LOG_2PI
     log_student = math.lgamma(0.5 * (df + d)) - math.lgamma(0.5 * df) - 0.5 * d * log(df * np.pi)
     log_student -= log_det(factor) + d * log(inflation)
+    tail = 1.0 / (inflation * inflation * df)
     defensive = pairs // PER_DEFENSIVE
     share = defensive / pairs
     key = stream(key, int(settings[4]), 0)
@@ -83,62 +99,71 @@ def visit_importance(kernels, theta, y, record, memory, settings, key, work):
     level = -np.inf
     sum_w = sum_w2 = sum_p = sum_p2 = sum_v = sum_v2 = sum_pv = 0.0
     position = 0
-    for pair in range(pairs):
-        position = fill_normal(key, position, normals)
-        from_prior = pair < defensive
-        chi2 = 0.0
-        for a in range(df):
-            chi2 += normals[d + a] * normals[d + a]
-        stretch = 1.0 if from_prior else inflation * np.sqrt(df / chi2)
-        for a in range(d):
-            shift[a] = 0.0
-            for b in range(a + 1):
-                entry = chol[a, b] if from_prior else factor[a, b]
-                shift[a] += stretch * entry * normals[b]
-        both = 0.0
-        square = 0.0
-        control = 0.0
-        for sign in (1.0, -1.0):
+    for start in range(0, pairs, _BATCH):
+        size = min(_BATCH, pairs - start)
+        position = fill_normal(key, position, segment(numbers, 0, size * (d + df)))
+        for pair in range(size):
+            normals = segment(numbers, pair * (d + df), d + df)
+            from_prior = start + pair < defensive
+            chi2 = 0.0
+            for a in range(d, d + df):
+                chi2 += normals[a] * normals[a]
+            stretch = 1.0 if from_prior else inflation * np.sqrt(df / chi2)
             for a in range(d):
-                z[a] = (mean[a] if from_prior else centre[a]) + sign * shift[a]
-            r2 = whiten(z, centre, factor, u)
-            prior = log_prior - 0.5 * whiten(z, mean, chol, u)
-            student = log_student - 0.5 * (df + d) * log(1.0 + r2 / (inflation * inflation * df))
-            # log q, without overflow; the share of the prior may be 0.
-            top = max(student, prior)
-            log_q = top + log((1.0 - share) * exp(student - top) + share * exp(prior - top))
-            control += 0.5 * exp(log_normal - 0.5 * r2 - log_q)
-            log_w = kernels.log_lik(kernels.structural, theta, y, z, scratch) + prior - log_q
-            if log_w > level:
-                # Everything so far is put on the level of the largest weight.
-                change = np.exp(level - log_w)  # 0 at the first
-                level = log_w
-                sum_w *= change
-                sum_p *= change
-                sum_pv *= change
-                both *= change
-                sum_w2 *= change * change
-                sum_p2 *= change * change
-                square *= change * change
-                for a in range(d):
-                    out_mean[a] *= change
-                    for b in range(a + 1):
-                        out_cov[a, b] *= change
-            # A comparison with NaN is False: such a draw has no weight.
-            w = exp(log_w - level) if log_w > level - 700.0 else 0.0
-            both += 0.5 * w
-            square += w * w
-            for a in range(d):
-                out_mean[a] += w * (z[a] - centre[a])
+                shift[a] = 0.0
                 for b in range(a + 1):
-                    out_cov[a, b] += w * (z[a] - centre[a]) * (z[b] - centre[b])
-        sum_w += 2.0 * both
-        sum_w2 += square
-        sum_p += both
-        sum_p2 += both * both
-        sum_v += control
-        sum_v2 += control * control
-        sum_pv += both * control
+                    entry = chol[a, b] if from_prior else factor[a, b]
+                    shift[a] += stretch * entry * normals[b]
+            for m in range(2 * pair, 2 * pair + 2):
+                sign = 1.0 if m == 2 * pair else -1.0
+                z = segment(draws, m * latent_size, latent_size)
+                for a in range(d):
+                    z[a] = (mean[a] if from_prior else centre[a]) + sign * shift[a]
+                squares[m] = distance(z, centre, factor_inverse)
+                log_priors[m] = log_prior - 0.5 * distance(z, mean, chol_inverse)
+                log_weights[m] = kernels.log_lik(kernels.structural, theta, y, z, scratch)
+        for m in range(2 * size):
+            student = log_student - 0.5 * (df + d) * log(1.0 + squares[m] * tail)
+            log_q = student + log((1.0 - share) + share * exp(log_priors[m] - student))
+            controls[m] = exp(log_normal - 0.5 * squares[m] - log_q)
+            log_weights[m] += log_priors[m] - log_q
+        highest = level
+        for m in range(2 * size):
+            highest = log_weights[m] if log_weights[m] > highest else highest
+        if highest > level:
+            # Everything so far is put on the level of the largest weight.
+            change = np.exp(level - highest)  # 0 at the first
+            level = highest
+            sum_w *= change
+            sum_p *= change
+            sum_pv *= change
+            sum_w2 *= change * change
+            sum_p2 *= change * change
+            for a in range(d):
+                out_mean[a] *= change
+                for b in range(a + 1):
+                    out_cov[a, b] *= change
+        for m in range(2 * size):
+            # A comparison with NaN is False: such a draw has no weight.
+            weights[m] = exp(log_weights[m] - level) if log_weights[m] > level - 700.0 else 0.0
+        for pair in range(size):
+            one, two = weights[2 * pair], weights[2 * pair + 1]
+            both = 0.5 * (one + two)
+            control = 0.5 * (controls[2 * pair] + controls[2 * pair + 1])
+            sum_w += one + two
+            sum_w2 += one * one + two * two
+            sum_p += both
+            sum_p2 += both * both
+            sum_v += control
+            sum_v2 += control * control
+            sum_pv += both * control
+            for m in range(2 * pair, 2 * pair + 2):
+                z = segment(draws, m * latent_size, latent_size)
+                for a in range(d):
+                    weighted = weights[m] * (z[a] - centre[a])
+                    out_mean[a] += weighted
+                    for b in range(a + 1):
+                        out_cov[a, b] += weighted * (z[b] - centre[b])
     if not sum_w > 0.0:
         record[0] = -np.inf
         record[1] = np.inf

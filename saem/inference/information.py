@@ -241,6 +241,7 @@ def louis_information(
     four random effects. The first term is the expected information where the model
     is an exponential family, second differences elsewhere.
     """
+    from saem.inference._visits import find_modes
     from saem.inference.linearisation import linearise
     from saem.inference.posterior import Curvature, nodes_for, quadrature_records, scores, split
 
@@ -250,12 +251,14 @@ def louis_information(
             f"the missing information is computed by quadrature, which {model.n_coords} random "
             "effects do not allow. Remedy: linearised_information."
         )
+    if modes is None:
+        modes = find_modes(model, theta, n_threads=n_threads)
     lin = linearise(model, theta, modes=modes, n_threads=n_threads)
     boundary = _boundary(model, theta, marginal_information(model, theta, lin))
     complete = complete_information(model, theta, lin)
     missing = np.zeros_like(complete)
     curvature = Curvature(model, theta, complete)
-    for rows, records in quadrature_records(model, theta, n_nodes, n_threads):
+    for rows, records in quadrature_records(model, theta, n_nodes, n_threads, modes):
         weights, _ = split(model, records)
         score = scores(model, theta, records, rows)
         score -= np.einsum("im,imp->ip", weights, score)[:, None]

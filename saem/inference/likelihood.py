@@ -374,17 +374,17 @@ def _recentred(modes: Modes, pilot: Array, d: int) -> tuple[Array, Array]:
     """
     centre, factor = modes.phi.copy(), modes.factor.copy()
     ess = pilot[:, 2]
-    mean = pilot[:, 4 : 4 + d]
-    covariance = pilot[:, 4 + d :].reshape(-1, d, d)
-    for i in np.flatnonzero(np.isfinite(pilot[:, 0]) & (ess > 5.0 * d)):
-        shift = mean[i] - modes.phi[i]
-        laplace = modes.factor[i] @ modes.factor[i].T + np.outer(shift, shift)
-        mixed = (ess[i] * covariance[i] + 10.0 * d * laplace) / (ess[i] + 10.0 * d)
-        try:
-            factor[i] = np.linalg.cholesky(mixed)
-        except np.linalg.LinAlgError:
-            continue
-        centre[i] = mean[i]
+    rows = np.flatnonzero(np.isfinite(pilot[:, 0]) & (ess > 5.0 * d))
+    mean = pilot[rows, 4 : 4 + d]
+    covariance = pilot[rows, 4 + d :].reshape(-1, d, d)
+    shift = mean - modes.phi[rows]
+    laplace = modes.covariance[rows] + shift[:, :, None] * shift[:, None, :]
+    own, other = ess[rows, None, None], 10.0 * d
+    mixed = (own * covariance + other * laplace) / (own + other)
+    # Sums of squares and of products: positive definite, unless they were rounded away.
+    proper = np.linalg.eigvalsh(mixed)[:, 0] > 0.0
+    centre[rows[proper]] = mean[proper]
+    factor[rows[proper]] = np.linalg.cholesky(mixed[proper])
     return centre, np.ascontiguousarray(factor)
 
 

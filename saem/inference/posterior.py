@@ -7,7 +7,7 @@ By Markov chains that start at the modes elsewhere.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from saem.inference.information import entries_of
 from saem.inference.linearisation import design_of
 
 if TYPE_CHECKING:
+    from saem.estep import BoundEStep
+    from saem.inference._visits import Modes
     from saem.nlme.model import NLME
 
 __all__ = ["nodes_for", "quadrature_records", "scores"]
@@ -26,7 +28,7 @@ __all__ = ["nodes_for", "quadrature_records", "scores"]
 #: Nodes per random effect, by their number.
 _NODES = {0: 1, 1: 15, 2: 11, 3: 9, 4: 5}
 #: Nodes of all individuals together beyond which fewer are taken for each, and the fewest.
-_MOST_NODES, _FEWEST = 400_000, 5
+_MOST_NODES, _FEWEST = 250_000, 5
 
 
 def nodes_for(d: int, n_individuals: int = 1) -> int | None:
@@ -53,20 +55,26 @@ def nodes_for(d: int, n_individuals: int = 1) -> int | None:
 
 
 def quadrature_records(
-    model: Model, theta: Array, n_nodes: int, n_threads: int | None = None
+    model: NLME,
+    theta: Array,
+    n_nodes: int,
+    n_threads: int | None = None,
+    modes: Modes | None = None,
 ) -> Iterator[tuple[slice, Array]]:
     """Records of weighted nodes, some individuals at a time.
 
-    A first pass finds the posterior moments, a second is centred there.
+    A first pass, of fewer nodes, finds the posterior moments, a second is centred there.
 
     Parameters
     ----------
-    model : Model
+    model : NLME
     theta : ndarray
         Packed parameters.
     n_nodes : int
         Per random effect.
     n_threads : int, optional
+    modes : Modes, optional
+        Modes at theta, if they are known already.
 
     Yields
     ------
@@ -74,17 +82,43 @@ def quadrature_records(
         Individuals.
     records : ndarray of shape (n, n_nodes ** d * (1 + latent_size))
     """
-    bound = Quadrature(n_nodes).bind(model)
-    options: dict[str, Any] = {
-        "settings": bound.settings, "work_size": bound.work_size - model.work_size,
-        "record_size": bound.record_size, "n_threads": n_threads,
-    }  # fmt: skip
-    for _ in visit_blocks(model, bound.visitor, theta, memories=bound.memories, **options):
+    first, second = (Quadrature(q).bind(model) for q in (min(n_nodes, _FEWEST), n_nodes))
+    if modes is not None:
+        start_at_modes(model, theta, modes, first.memories)
+
+    def visits(bound: BoundEStep) -> Iterator[tuple[slice, Array, Array]]:
+        return visit_blocks(
+            model, bound.visitor, theta, memories=first.memories, settings=bound.settings,
+            work_size=bound.work_size - model.work_size, record_size=bound.record_size,
+            n_threads=n_threads,
+        )  # fmt: skip
+
+    for _ in visits(first):
         pass
-    for rows, records, _ in visit_blocks(
-        model, bound.visitor, theta, memories=bound.memories, **options
-    ):
+    for rows, records, _ in visits(second):
         yield rows, records
+
+
+def start_at_modes(model: NLME, theta: Array, modes: Modes, memories: Array) -> None:
+    """Let quadrature start at known modes: no search, unless their rule does not fit.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters.
+    modes : Modes
+        Modes at theta.
+    memories : ndarray
+        Those of `Quadrature`; changed in place.
+    """
+    view, d = model.theta_spec.view(theta), model.n_coords
+    mean = design_of(model) @ view["beta"][:, view["parameter"].astype(int)]
+    whitener = np.linalg.inv(view["chol"])
+    known = np.isfinite(modes.log_joint)
+    memories[known, 0] = 1.0
+    memories[known, 1 : 1 + d] = (modes.phi - mean)[known] @ whitener.T
+    memories[known, 1 + d :] = (whitener @ modes.factor[known]).reshape(-1, d * d)
 
 
 def split(model: Model, records: Array) -> tuple[Array, Array]:
