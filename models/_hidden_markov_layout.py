@@ -114,7 +114,7 @@ def directions(parts: Mapping[str, Array], d: int) -> Array:
     return out
 
 
-def check_parts(parts: Mapping[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
+def check_parts(parts: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
     """Check parameters that a user gives: names, shapes, probabilities, covariances.
 
     Raises
@@ -122,8 +122,12 @@ def check_parts(parts: Mapping[str, Any], shapes: dict[str, tuple[int, ...]]) ->
     ModelError
         With all problems found.
     """
+    if not isinstance(parts, Mapping):
+        raise ModelError(
+            f"init={parts!r} must be a dict of starting values, as `components` gives."
+        )
     problems = Problems("the parameters")
-    for name in parts:
+    for name in map(str, parts):
         if name not in shapes:
             close = nearest(name, shapes)
             problems.add(

@@ -31,48 +31,8 @@ def is_whole(value: Any) -> bool:
 
 
 def read_incomplete(X: Any, problems: Problems, names: list[str] | None = None) -> Table | None:
-    """Check a table as `read_table` does, but let not-a-number stand for missing values.
-
-    Parameters
-    ----------
-    X : array_like or DataFrame of shape (n_rows, n_columns)
-    problems : Problems
-        Gathers what is wrong.
-    names : list of str, optional
-        Columns that X must have.
-
-    Returns
-    -------
-    Table or None
-        None where X cannot be read at all.
-    """
-    found = Problems(problems.owner)
-    if hasattr(X, "columns") and hasattr(X, "dtypes"):
-        kinds = [t.kind for t in X.dtypes]
-        if not all(kind in "iufb" for kind in kinds):
-            read_table(X, problems, names)  # says which
-            return None
-        filled: Any = X.astype(np.float64)
-        holes = filled.isna()
-        filled = filled.mask(holes, 0.0)
-        names_given = names
-    else:
-        array = np.asarray(X)
-        if array.dtype.kind not in "iufb" or array.ndim != 2:
-            read_table(X, problems, names)
-            return None
-        array = array.astype(np.float64)
-        holes = np.isnan(array)
-        filled = np.where(holes, 0.0, array)
-        names_given = names
-    table = read_table(filled, found, names_given)
-    problems.items += [item for item in found.items if item not in problems.items]
-    if table is None:
-        return None
-    if hasattr(holes, "columns"):
-        holes = holes.set_axis([str(c) for c in holes.columns], axis=1)[table.names].to_numpy()
-    values = np.where(holes, np.nan, table.values)
-    return Table(values, table.names, table.rows)
+    """`read_table` that lets not-a-number stand for missing values."""
+    return read_table(X, problems, names, missing=True)
 
 
 def read_weights(weights: Any, n: int, problems: Problems, what: str = "rows") -> Array:
@@ -124,7 +84,7 @@ def add_empty_columns(names: list[str], mean: Array, variance: Array, problems: 
                 f"column {name!r} has no observed value of positive weight",
                 remedy="drop the column",
             )
-        elif variance[j] <= (1e-13 * abs(mean[j])) ** 2:
+        elif not np.sqrt(variance[j]) > 1e-13 * abs(mean[j]):
             problems.add(
                 f"column {name!r} is constant (value {mean[j]:g})", remedy="drop the column"
             )

@@ -20,6 +20,8 @@ from saem.exceptions import DataError, ModelError, Problems
 from saem.statistics import Packed
 
 from . import _factor_kernels as kernels
+from . import _factor_updates as updates
+from ._factor_start import check_size, principal_loadings, simulate
 from ._incomplete import (
     IncompleteRows,
     add_empty_columns,
@@ -81,8 +83,8 @@ class FactorAnalysis(IncompleteRows):
     capabilities: ClassVar[frozenset[str]] = frozenset({"expect", "draw", "gaussian", "surrogate"})
     #: What the positive codes of `maximize` mean.
     maximize_errors: ClassVar[dict[int, str]] = {
-        kernels.NO_ROWS: "a column has no row of positive weight",
-        kernels.INADMISSIBLE: "the moments of factors and a column are not positive definite; "
+        updates.NO_ROWS: "a column has no row of positive weight",
+        updates.INADMISSIBLE: "the moments of factors and a column are not positive definite; "
         "average over more rows or draws, or use fewer factors",
     }
     _isotropic: ClassVar[bool] = False
@@ -110,7 +112,7 @@ class FactorAnalysis(IncompleteRows):
             checked = read_weights(weights, len(table.values), problems)
             mean, variance = observed_moments(table.values, checked)
             add_empty_columns(table.names, mean, variance, problems)
-            _check_size(table, n_factors, incomplete, options_fine, problems)
+            check_size(table, n_factors, incomplete, options_fine, problems)
         problems.raise_if_any(DataError if options_fine else ModelError)
         assert table is not None
         self.feature_names = table.names
@@ -129,9 +131,9 @@ class FactorAnalysis(IncompleteRows):
             log_lik=kernels.log_lik,
             prior=kernels.prior,
             accumulate=kernels.accumulate,
-            maximize=kernels.maximize,
-            project=kernels.project,
-            surrogate=kernels.surrogate,
+            maximize=updates.maximize,
+            project=updates.project,
+            surrogate=updates.surrogate,
         )
         self.kernels = make_kernels(**vars(self._functions))
 
@@ -221,7 +223,7 @@ class FactorAnalysis(IncompleteRows):
             "noise": noise,
         }
         theta = self.theta_spec.pack(blocks)
-        kernels.derive(theta)
+        updates.derive(theta)
         return theta
 
     def components(self, theta: Array) -> dict[str, Array]:
@@ -376,69 +378,3 @@ class PPCA(FactorAnalysis):
         return self.pack_params(
             mean=self.shift, loadings=loadings, noise_variance=max(noise, self._floors[0])
         )
-
-
-def principal_loadings(covariance: Array, n_factors: int) -> tuple[Array, float]:
-    """Loadings (d, q) and noise variance of probabilistic PCA for a covariance (d, d).
-
-    Tipping and Bishop (1999), equations 14 and 15. A column of loadings has its largest
-    entry above 0.
-    """
-    values, vectors = np.linalg.eigh(covariance)
-    noise = float(values[:-n_factors].mean())
-    top = slice(None, -n_factors - 1, -1)
-    vectors = vectors[:, top]
-    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(n_factors)]
-    lengths = np.sqrt(np.maximum(values[top] - noise, 1e-6 * values[-1]))
-    return vectors * np.sign(largest) * lengths, noise
-
-
-def _check_size(
-    table: Table, n_factors: Any, incomplete: Any, options_fine: bool, problems: Problems
-) -> None:
-    """Check that there are fewer factors than columns, and rows enough."""
-    n, d = table.values.shape
-    if options_fine and n_factors >= d:
-        problems.add(f"n_factors={n_factors} must be below the number of columns, {d}")
-    if n < 3:
-        problems.add(f"{n} rows are too few")
-    if incomplete is False and np.isnan(table.values).any():
-        problems.add("X misses entries", remedy="leave incomplete=False out")
-
-
-def simulate(
-    rng: np.random.Generator,
-    n: int = 200,
-    *,
-    loadings: ArrayLike = (
-        (1.0, 0.0),
-        (0.8, 0.2),
-        (0.9, -0.3),
-        (0.0, 1.0),
-        (0.3, 0.7),
-        (-0.2, 0.9),
-    ),
-    mean: ArrayLike = 0.0,
-    noise_variance: ArrayLike = 0.5,
-) -> tuple[Array, Array]:
-    """Simulate rows of a factor model.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    n : int
-        Number of rows.
-    loadings : array_like of shape (d, q)
-    mean, noise_variance : array_like of shape (d,), or a number
-
-    Returns
-    -------
-    X : ndarray of shape (n, d)
-    scores : ndarray of shape (n, q)
-        The factors.
-    """  # fmt: skip
-    loadings = np.asarray(loadings, dtype=float)
-    d, q = loadings.shape
-    scores = rng.standard_normal((n, q))
-    noise = np.sqrt(np.asarray(noise_variance, dtype=float)) * rng.standard_normal((n, d))
-    return np.asarray(mean, dtype=float) + scores @ loadings.T + noise, scores

@@ -141,6 +141,7 @@ class HiddenMarkov(Model):
         self._set_sequences(sequences, checked)
         k, d = self.n_states, self.n_features
         self.theta_spec, self.stat_spec = spec_of(kind, k, d), statistic_of(kind, k, d)
+        self._shapes = component_shapes(kind, k, d)
         self.param_names = param_names(kind, k, d, self.feature_names)
         constrained = 1 + k + (k if kind == "categorical" else 0)
         self.n_params = len(self.param_names) - constrained
@@ -154,7 +155,7 @@ class HiddenMarkov(Model):
             surrogate=updates.surrogate,
         )
         self.kernels = make_kernels(**vars(self._functions))
-        self._given = None if init is None else self.pack_params(**_as_parts(init))
+        self._given = None if init is None else self._pack(check_parts(init, self._shapes))
 
     def _set_scale(self, sequences: Sequences, weights: Array, n_categories: int | None) -> None:
         """Columns, and what is taken off their values: second moments need a near origin."""
@@ -247,8 +248,7 @@ class HiddenMarkov(Model):
         ModelError
             With all that is wrong: names, shapes, sums of probabilities, covariances.
         """
-        shapes = component_shapes(self.kind, self.n_states, self.n_features)
-        return self._pack(check_parts(parts, shapes))
+        return self._pack(check_parts(parts, self._shapes))
 
     def _pack(self, parts: dict[str, Array]) -> Array:
         blocks = {name: np.zeros(shape) for name, shape in self.theta_spec.shapes.items()}
@@ -275,8 +275,7 @@ class HiddenMarkov(Model):
             (K, d) or (K, d, d), or ``emissionprob`` (K, n_categories).
         """
         view = self.theta_spec.view(theta)
-        shapes = component_shapes(self.kind, self.n_states, self.n_features)
-        parts = {name: view[name].copy() for name in shapes}
+        parts = {name: view[name].copy() for name in self._shapes}
         if "means" in parts:
             parts["means"] += self.shift
         return parts
@@ -293,7 +292,7 @@ class HiddenMarkov(Model):
         """Theta from the parameters of `params_of`."""
         k, d = self.n_states, self.n_features
         parts, at = {}, 0
-        for name, shape in component_shapes(self.kind, k, d).items():
+        for name, shape in self._shapes.items():
             if len(shape) == 3:
                 low = np.tril_indices(d)
                 packed = params[at:].reshape(k, -1)
@@ -416,23 +415,17 @@ class HiddenMarkov(Model):
     @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> Self:
         """Short sequences of unequal lengths with two states, and a start near the truth."""
-        sequences, _ = simulate(rng, n, length=(5, 12))
+        sequences, _ = simulate(rng, n, length=(4, 8))
         truth: dict[str, ArrayLike] = {
             "startprob": [0.5, 0.5],
             "transmat": [[0.8, 0.2], [0.3, 0.7]],
             "means": [[-1.2], [1.4]],
             "covariances": [[1.0], [1.0]],
         }
-        return cls(sequences, 2, init=truth)
+        return cls(sequences, 2, init=truth, reg_covar=0.0)
 
     def results(self, record: Any) -> HiddenMarkovResults:
         """Wrap the record of a fit."""
         from ._hidden_markov_results import HiddenMarkovResults
 
         return HiddenMarkovResults(self, record)
-
-
-def _as_parts(init: Any) -> dict[str, Any]:
-    if not isinstance(init, dict):
-        raise ModelError(f"init={init!r} must be a dict of starting values, as `components` gives.")
-    return {str(name): value for name, value in init.items()}
