@@ -35,8 +35,7 @@ from saem._jit import helper, kernel
 from saem._types import ACCUMULATE, CLASSIFY, DRAW, EXPECT, MAXIMIZE, PROJECT, SURROGATE
 
 from . import _mixture_families as families
-from ._gaussian_kernels import _choose, _normalise
-from ._mixture_records import choose_best
+from ._gaussian_kernels import _choose, _most_probable, _normalise
 
 __all__ = [
     "BAD_COLUMN",
@@ -99,7 +98,7 @@ def draw(theta, y, key, latent, work):
 def classify(theta, y, latent, work):
     """Indicator of the most probable component; returns log p(y, z) times the weight."""
     _log_joint(theta, y, latent)
-    return y[0] * (choose_best(latent) + y[1])
+    return y[0] * (_most_probable(latent) + y[1])
 
 
 @kernel(ACCUMULATE, deferred=True)

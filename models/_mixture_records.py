@@ -9,24 +9,10 @@ import numpy as np
 from numba import void
 from numba.core.types import FunctionType
 
-from saem._jit import helper, kernel
+from saem._jit import kernel
 from saem._types import ACCUMULATE, EXPECT, INDEX, MATRIX, VECTOR
 
-__all__ = ["add_statistics", "choose_best", "posteriors"]
-
-
-@helper
-def choose_best(latent):
-    """Replace log joint densities by the indicator of the largest; return that one."""
-    best = 0
-    for c in range(1, latent.size):
-        if latent[c] > latent[best]:
-            best = c
-    top = latent[best]
-    for c in range(latent.size):
-        latent[c] = 0.0
-    latent[best] = 1.0
-    return top
+__all__ = ["add_statistics", "posteriors"]
 
 
 @kernel(

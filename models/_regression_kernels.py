@@ -41,8 +41,7 @@ from saem._types import (
 )
 
 from ._definite import all_finite, get_triangle, put_triangle, towards
-from ._gaussian_kernels import _choose, _normalise
-from ._mixture_records import choose_best
+from ._gaussian_kernels import _choose, _most_probable, _normalise
 
 __all__ = [
     "EMPTY_COMPONENT",
@@ -106,7 +105,7 @@ def draw(theta, y, key, latent, work):
 def classify(theta, y, latent, work):
     """Indicator of the most probable component; returns log p(y, z) times the weight."""
     _log_joint(theta, y, latent)
-    value = choose_best(latent)
+    value = _most_probable(latent)
     return 0.0 if np.isnan(y[1]) else y[0] * value
 
 

@@ -48,8 +48,7 @@ from saem._types import (
 
 from ._definite import all_finite, get_triangle, put_triangle, towards
 from ._gamma_functions import digamma, gamma_draw, gap, solve_gap
-from ._gaussian_kernels import _choose, _normalise
-from ._mixture_records import choose_best
+from ._gaussian_kernels import _choose, _most_probable, _normalise
 
 __all__ = [
     "BAD_PRECISIONS",
@@ -159,7 +158,7 @@ def classify(theta, y, latent, work):
     k = int(theta[0])
     _log_joint(theta, y, latent[:k], work)
     _precisions(theta, latent, work)
-    value = choose_best(latent[:k])
+    value = _most_probable(latent[:k])
     _keep_chosen(latent, k)
     return y[0] * value
 

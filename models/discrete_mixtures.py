@@ -96,11 +96,10 @@ class BernoulliMixture(StackedMixture):
     @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> Self:
         """Small simulated instance that starts near the truth."""
-        start = {
-            "weights": (0.45, 0.55),
-            "probabilities": ((0.85, 0.8, 0.8, 0.3, 0.7), (0.2, 0.15, 0.3, 0.7, 0.2)),
-        }
-        return cls(cls.simulate(rng, n)[0], 2, init=start)
+        high, low = np.full(10, 0.75), np.full(10, 0.25)  # far from 0 and 1
+        X, _ = cls.simulate(rng, n, probabilities=(high, low))
+        start = {"weights": (0.45, 0.55), "probabilities": (high - 0.05, low + 0.05)}
+        return cls(X, 2, init=start)
 
 
 class CategoricalMixture(ColumnMixture):
@@ -178,16 +177,14 @@ class CategoricalMixture(ColumnMixture):
     @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> Self:
         """Small simulated instance that starts near the truth."""
-        levels = (3, 2, 4)
-        X = cls.simulate(rng, n)[0]
-        for j, count in enumerate(levels):  # each level occurs, whatever the seed
-            X[:count, j] = np.arange(count)
-        probabilities = {
-            "x0": ((0.6, 0.25, 0.15), (0.15, 0.3, 0.55)),
-            "x1": ((0.75, 0.25), (0.3, 0.7)),
-            "x2": ((0.55, 0.2, 0.15, 0.1), (0.1, 0.15, 0.2, 0.55)),
-        }
-        return cls(X, 2, init={"weights": (0.45, 0.55), "probabilities": probabilities})
+        two = np.array(((0.75, 0.25), (0.25, 0.75)))
+        three = np.array(((0.5, 0.3, 0.2), (0.2, 0.3, 0.5)))
+        truth = [two] * 9 + [three] * 2  # far from 0
+        X, _ = cls.simulate(rng, n, probabilities=truth)
+        X[:3, 9:] = np.arange(3)[:, None]  # each level occurs, whatever the seed
+        X[:2, :9] = np.arange(2)[:, None]
+        start = {f"x{j}": 0.9 * p + 0.1 / p.shape[1] for j, p in enumerate(truth)}
+        return cls(X, 2, init={"weights": (0.45, 0.55), "probabilities": start})
 
 
 class MultinomialMixture(ColumnMixture):
