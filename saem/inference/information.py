@@ -34,6 +34,10 @@ __all__ = [
 
 #: A variance below this part of its own standard error is taken for 0.
 _NEGLIGIBLE = 0.05
+#: A variance below so many standard errors is compared with 0 by the likelihood.
+_DOUBTFUL = 2.0
+#: Random effects up to which that likelihood is computed by quadrature, and its nodes.
+_MAX_QUADRATURE, _NODES = 4, {1: 11, 2: 9, 3: 7, 4: 5}
 #: Smallest eigenvalue of the scaled information, relative to the largest, that is not 0.
 _SINGULAR = 1e-12
 
@@ -425,7 +429,9 @@ def _boundary(model: NLME, theta: Array, matrix: Array) -> Any:
     for k, row, column in omega:
         if row == column:
             value = view["omega"][row, row]
-            if value <= 2.0 * nlme.VARIANCE_FLOOR or value * np.sqrt(matrix[k, k]) < _NEGLIGIBLE:
+            errors = value * np.sqrt(matrix[k, k])
+            at_zero = value <= 2.0 * nlme.VARIANCE_FLOOR or errors < _NEGLIGIBLE
+            if at_zero or (errors < _DOUBTFUL and _greatest_at_zero(model, theta, row)):
                 at_edge[k] = True
                 zero.add(row)
     for k, row, column in omega:
@@ -438,6 +444,33 @@ def _boundary(model: NLME, theta: Array, matrix: Array) -> Any:
         small = value * np.sqrt(matrix[k, k]) < _NEGLIGIBLE
         at_edge[k] = value <= 2.0 * nlme.SIGMA_FLOOR or small
     return at_edge
+
+
+def _greatest_at_zero(model: NLME, theta: Array, row: int) -> bool:
+    """Whether the likelihood falls from the start as the variance of a coordinate leaves 0.
+
+    Stochastic approximation nears a maximum at 0 like 1 / k: the estimate is then small, but
+    its size says nothing. Compared are the floor, the estimate and a quarter of it, the other
+    parameters as they are.
+    """
+    from saem.inference.likelihood import QuadratureRule, importance_sampling
+
+    d = model.n_coords
+
+    def loglik(share: float) -> float:
+        changed = theta.copy()
+        view = model.theta_spec.view(changed)
+        omega = view["omega"]
+        omega[row, :] *= np.sqrt(share)
+        omega[:, row] *= np.sqrt(share)
+        omega[row, row] = max(omega[row, row], nlme.VARIANCE_FLOOR)
+        nlme.factorise(omega, view["chol"])
+        if d > _MAX_QUADRATURE:
+            return importance_sampling(model, changed).value  # the same draws every time
+        return QuadratureRule(model, _NODES[d])(changed)
+
+    at_zero = loglik(0.0)
+    return at_zero >= loglik(1.0) and at_zero >= loglik(0.25)
 
 
 def _conclude(
