@@ -153,6 +153,8 @@ class DeformableTemplate(Model):
             *(f"gamma[{a},{b}]" for a, b in zip(*self._entries, strict=True)),
         ]
         self.n_params = len(self.param_names)
+        self.penalised = ridge > 0.0 or prior_weight > 0.0
+        self._fitted = self._fit_mean()
         self.kernels = make_kernels(
             log_lik=kernels.log_lik,
             prior=kernels.prior,
@@ -225,16 +227,20 @@ class DeformableTemplate(Model):
 
     def start(self, rng: np.random.Generator) -> Array:
         """Template fitted to the mean image; deformations of the prior's size."""
-        design = self.geometry.design(self.geometry.places())
-        pixels = self.images.reshape(self.n_individuals, -1)
-        ridge = max(self.ridge, 1e-3) / self.n_individuals
-        square = design.T @ design + ridge * np.eye(design.shape[1])
-        beta = np.linalg.solve(square, design.T @ pixels.mean(axis=0))
-        sigma2 = float(np.square(pixels - design @ beta).mean())
         side = self._entries[0][-1] + 1
+        beta, sigma2 = self._fitted
         return self.pack_params(
             beta=beta, sigma2=0.5 * sigma2, gamma=self.prior_scale**2 * np.eye(side)
         )
+
+    def _fit_mean(self) -> tuple[Array, float]:
+        """Template without deformations, and its mean square residual."""
+        design = self.geometry.design(self.geometry.places())
+        pixels = self.images.reshape(len(self.images), -1)
+        ridge = max(self.ridge, 1e-3) / len(pixels)
+        square = design.T @ design + ridge * np.eye(design.shape[1])
+        beta = np.linalg.solve(square, design.T @ pixels.mean(axis=0))
+        return beta, float(np.square(pixels - design @ beta).mean())
 
     def penalty(self, theta: Array) -> float:
         """What the objective of the fit adds to the log-likelihood: ridge and prior of Gamma.
@@ -263,9 +269,9 @@ class DeformableTemplate(Model):
 
     @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> DeformableTemplate:
-        """Small simulated instance: blurred rings of 6 x 6 pixels, deformed as a whole."""
-        data = simulate(rng, n, shape=(6, 6), landmarks=3, deformation_landmarks=1)
-        return cls(data.images, landmarks=3, deformation_landmarks=1)
+        """Small simulated instance: blurred spots of 5 x 5 pixels, shifted as a whole."""
+        data = simulate(rng, n, shape=(5, 5), landmarks=2, deformation_landmarks=1)
+        return cls(data.images, landmarks=2, deformation_landmarks=1)
 
     def results(self, record: Any) -> DeformableTemplateResults:
         """Wrap the record of a fit."""

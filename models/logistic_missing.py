@@ -19,9 +19,10 @@ from saem.statistics import Packed
 
 from . import _logistic_missing_kernels as kernels
 from ._binary import mean_expit, read_binary
-from ._incomplete import observed_moments, read_incomplete
+from ._incomplete import observed_moments
 from ._latent_gaussian import LatentGaussianResults, hessian, repeated
 from ._linear_predictor import predictors
+from ._table import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +81,7 @@ class LogisticMissing(Model):
 
     def __init__(self, X: Any, y: Any, *, coefficients: ArrayLike | None = None) -> None:
         problems = Problems("the logistic regression")
-        table = read_incomplete(X, problems)
+        table = read_table(X, problems, missing=True)
         problems.raise_if_any(DataError)
         assert table is not None  # or there had been problems
         x, self.covariates = table.values, table.names
@@ -101,6 +102,7 @@ class LogisticMissing(Model):
             )
         self.X, self.y, self.x, self.response = X, y, x, response
         self._observed = mean, variance
+        self._share = float(response.mean())
         missing = np.isnan(x)
         self.n_individuals = self.nobs = n
         self.n_coords = max(1, int(missing.sum(axis=1).max()))
@@ -193,8 +195,7 @@ class LogisticMissing(Model):
         """Means and variances of the observed entries; coefficients 0 but for the intercept."""
         mean, variance = self._observed
         delta = np.zeros(mean.size + 1)
-        share = float(self.response.mean())
-        delta[0] = np.log(share / (1.0 - share))
+        delta[0] = np.log(self._share / (1.0 - self._share))
         return self.pack_params(beta=mean, omega=np.diag(variance), delta=delta)
 
     def check_theta(self, theta: Array) -> None:
@@ -237,7 +238,7 @@ class LogisticMissing(Model):
         x = self.x
         if X is not None:
             problems = Problems("the rows to predict")
-            table = read_incomplete(X, problems, self.covariates)
+            table = read_table(X, problems, self.covariates, missing=True)
             problems.raise_if_any(DataError)
             assert table is not None  # or there had been problems
             x = table.values

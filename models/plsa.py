@@ -259,7 +259,7 @@ class PLSA(Model):
     @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> PLSA:
         """Small simulated corpus that starts at the true topics."""
-        corpus = simulate(rng, n, n_topics=2, n_words=10, length=30)
+        corpus = simulate(rng, n, n_topics=2, n_words=8, length=15)
         return cls(corpus.counts, 2, alpha=0.1, init=corpus.topics)
 
     def results(self, record: Any) -> PLSAResults:

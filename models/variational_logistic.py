@@ -182,7 +182,7 @@ class VariationalLogistic(Model):
 
     def start(self, rng: np.random.Generator) -> Array:
         """Mean 0; the spread that the largest possible curvature of the data would give."""
-        square = self.weights @ self.design**2
+        square = np.square(self.design).sum(axis=0)
         sd = 1.0 / np.sqrt(self.prior_scale**-2 + 0.25 * square)
         return self.pack_params(mean=np.zeros(sd.size), sd=sd)
 
