@@ -11,11 +11,11 @@ from saem._jit import compiled
 from saem.contract import Array, Model
 from saem.exceptions import DataError, Problems
 
-from . import _gaussian_data as data
 from . import _mixture_layout as layout
+from ._gaussian_data import records_of
 from ._mixture_scores import free_to_named, scores
 from ._records import expect_records
-from ._table import chunks
+from ._table import chunks, read_table
 
 __all__ = ["GaussianRows"]
 
@@ -80,7 +80,7 @@ class GaussianRows(Model):
             return self.rows
         problems = Problems("X")
         allowed = self.missing is not False
-        table = data.read_table(X, problems, self.feature_names, missing=allowed)
+        table = read_table(X, problems, self.feature_names, missing=allowed)
         problems.raise_if_any(DataError)
         assert table is not None
         return table.values - self.shift if np.any(self.shift) else table.values
@@ -113,7 +113,7 @@ class GaussianRows(Model):
         kind, most = "plain", 0
         if np.isnan(rows.sum()):
             kind, most = "missing", int(np.isnan(rows).sum(axis=1).max())
-        records = data.records_of(rows, None, plain=kind == "plain")
+        records = records_of(rows, None, plain=kind == "plain")
         size, work = layout.scratch(t, kind, k, d, most)
         latents, log_lik = np.empty((len(rows), size)), np.empty(len(rows))
         expect = compiled(layout.functions_of(t, kind).expect)

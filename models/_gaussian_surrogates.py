@@ -201,7 +201,7 @@ def _rotate(a, v, p, q):
     """Zero entry (p, q) of a symmetric matrix by a rotation, gathered in v."""
     d = a.shape[0]
     cot = 0.5 * (a[q, q] - a[p, p]) / a[p, q]
-    t = 1.0 / (np.abs(cot) + np.sqrt(cot * cot + 1.0))
+    t = 1.0 / (np.abs(cot) + np.hypot(cot, 1.0))
     if cot < 0.0:
         t = -t
     cosine = 1.0 / np.sqrt(t * t + 1.0)
@@ -233,7 +233,7 @@ def _raise_eigenvalues(packed, d, least):
             break
         for j in range(d):
             for p in range(j):
-                if a[p, j] != 0.0:
+                if np.abs(a[p, j]) > 1e-20 * (np.abs(a[p, p]) + np.abs(a[j, j])):
                     _rotate(a, v, p, j)
     top = 0.0
     for m in range(d):

@@ -32,6 +32,7 @@ from ._incomplete import read_weights
 from ._mixture_checks import check_data, check_given, check_options, check_size
 from ._mixture_simulate import example_parts, simulate, with_holes
 from ._mixture_start import distinct_rows, group_means
+from ._table import Moments, Table
 
 if TYPE_CHECKING:
     from ._mixture_results import MixtureResults
@@ -309,12 +310,15 @@ class GaussianMixture(GaussianRows):
             Share of the rows that lack one of their two values.
         """
         truth = example_parts(covariance_type)
-        X = simulate(rng, n, covariance_type=covariance_type, **truth)[0]
+        X = simulate(
+            rng, n, weights=truth["weights"], means=truth["means"],
+            covariances=truth["covariances"], covariance_type=covariance_type,
+        )[0]  # fmt: skip
         return cls(
             with_holes(rng, X, missing),
             2,
             covariance_type=covariance_type,
-            init=truth,
+            init=(truth["weights"], truth["means"], truth["covariances"]),
             weights=rng.uniform(0.5, 1.5, n) if weighted else None,
         )
 
@@ -440,9 +444,9 @@ class GaussianMixture(GaussianRows):
         labels = start_labels(rows, weights, k, self._fixed_in_full(), rng)
         return self._from_labels(rows, weights, labels)
 
-    def _moments_of_rows(self) -> data.Moments:
+    def _moments_of_rows(self) -> Moments:
         if self._moments is None:  # of other rows or weights than the constructor's
-            table = data.Table(self.rows + self.shift, self.feature_names, None)
+            table = Table(self.rows + self.shift, self.feature_names, None)
             rows = data.Rows(table, self.row_weights, self.most_missing, self.n_missing)
             self._moments = data.moments_of(rows)
         return self._moments
