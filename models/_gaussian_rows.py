@@ -14,6 +14,7 @@ from saem.exceptions import DataError, Problems
 from . import _mixture_layout as layout
 from ._gaussian_data import records_of
 from ._mixture_scores import free_to_named, scores
+from ._persisted import Persisted
 from ._records import expect_records
 from ._table import chunks, read_table
 
@@ -23,7 +24,7 @@ __all__ = ["GaussianRows"]
 _SCORES = 4_000_000
 
 
-class GaussianRows(Model):
+class GaussianRows(Persisted, Model):
     """Base of `GaussianMixture`: answers about its own and about new rows.
 
     Attributes

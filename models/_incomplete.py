@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from saem.contract import Array, Model
 from saem.exceptions import DataError, ModelError, Problems
 
 from ._information import covariance_of, observed_information
+from ._persisted import Persisted
 from ._records import expect_records
 from ._sums import mean_statistic
 from ._table import Table, chunks, read_table
@@ -90,7 +91,7 @@ def add_empty_columns(names: list[str], mean: Array, variance: Array, problems: 
             )
 
 
-class IncompleteRows(Model):
+class IncompleteRows(Persisted, Model):
     """Base of models whose individuals are rows of a table with missing entries.
 
     Attributes
@@ -103,6 +104,9 @@ class IncompleteRows(Model):
         means the same.
     """
 
+    _persisted: ClassVar[tuple[str, ...]] = (
+        "feature_names", "n_features", "shift", "values", "n_individuals"
+    )  # fmt: skip
     feature_names: list[str]
     n_features: int
     n_params: int
@@ -118,6 +122,11 @@ class IncompleteRows(Model):
         self.has_missing = bool(np.isnan(values).any())
         self.values = self._records_of(values, weights).ravel()
         self.offsets = np.array([0, 1 + d])
+
+    def _restored(self) -> None:
+        self.nobs = self.n_individuals
+        self.offsets = np.array([0, 1 + self.n_features])
+        self.has_missing = bool(np.isnan(self.values).any())
 
     def _records_of(self, values: Array, weights: Array) -> Array:
         return np.column_stack([weights, values - self.shift])

@@ -16,7 +16,7 @@ from saem.contract import Array, Model
 from saem.exceptions import ModelError, OptionError
 from saem.results import LogLik, Results
 
-__all__ = ["LatentGaussianResults", "hessian", "repeated", "whole_weights"]
+__all__ = ["LatentGaussianResults", "hessian", "rebuilt", "repeated", "whole_weights"]
 
 #: Step of the differences for second derivatives, in units of a parameter's own spread; the
 #: error is of the order of its square, that of rounding 1e-16 |value| over its square.
@@ -58,7 +58,18 @@ def repeated(model: Any, weights: Array) -> tuple[Any, Any]:
     if model.offsets.size != 2:
         new.offsets = np.concatenate([[0], np.cumsum([r.size for r in records])]).astype(np.int64)
     new.n_individuals = len(rows)
+    # How often each individual of the constructor's stands there now, for `rebuilt`.
+    before = getattr(model, "times", np.ones(len(times), dtype=np.int64))
+    new.times = np.bincount(np.repeat(np.arange(len(before)), before)[rows], minlength=len(before))
     return new, rows
+
+
+def rebuilt(cls: Any, state: dict[str, Any]) -> Any:
+    """Model of its constructor's arguments and of ``times``, what `repeated` did to it."""
+    options = dict(state)
+    times = options.pop("times")
+    model = cls(**options)
+    return model if times is None else model.reweighted(times)
 
 
 def hessian(function: Callable[[Array], float], at: Array, spread: Array) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from saem.exceptions import DataError, ModelError, Problems, nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Design", "read_design"]
+__all__ = ["Design", "read_design", "used_columns"]
 
 #: Part of a column's norm that others leave over, below which it counts as their combination.
 _COLLINEAR = 1e-9
@@ -228,3 +230,19 @@ def read_design(frame: Any, formula: Any, groups: Any, re_formula: Any) -> Desig
     _check_design(design, groups, problems)
     problems.raise_if_any(DataError)
     return design
+
+
+def used_columns(
+    frame: pd.DataFrame, formulas: Sequence[str | None], groups: str | None = None
+) -> pd.DataFrame:
+    """Columns of a frame that formulas and grouping may need, for saving.
+
+    All whose name stands in a formula: formulaic's own list of variables leaves out those
+    inside stateful transforms such as ``center(x)``.
+    """
+    text = " ".join(formula for formula in formulas if formula is not None)
+
+    def stands_there(column: Any) -> bool:
+        return re.search(rf"(?<!\w){re.escape(str(column))}(?!\w)", text) is not None
+
+    return frame.loc[:, [c == groups or stands_there(c) for c in frame.columns]]

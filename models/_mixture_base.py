@@ -22,6 +22,7 @@ from ._incomplete import read_weights
 from ._information import covariance_of, observed_information
 from ._mixture_records import add_statistics, posteriors
 from ._mixture_start import MAX_ROWS
+from ._persisted import Persisted
 from ._sums import mean_statistic
 from ._table import chunks
 
@@ -38,7 +39,7 @@ __all__ = [
 AT_BOUNDARY = 1e-6
 
 
-class RecordMixture(Model):
+class RecordMixture(Persisted, Model):
     """Base of mixtures whose rows carry weights and stand in records of any length.
 
     Attributes

@@ -10,7 +10,11 @@ import numpy as np
 from saem.contract import Array
 from saem.exceptions import DataError, ModelError, Problems, nearest
 
-__all__ = ["ArrayDesign", "FormulaDesign", "check_design", "least_squares"]
+from ._linear_mixed_data import used_columns
+
+__all__ = [
+    "ArrayDesign", "Basis", "FormulaDesign", "check_design", "design_of", "least_squares"
+]  # fmt: skip
 
 #: Part of a column's norm that others leave over, below which it counts as their combination.
 _COLLINEAR = 1e-9
@@ -69,6 +73,10 @@ class ArrayDesign:
         own = [f"x{j}" for j in range(width)] if columns is None else [str(c) for c in columns]
         return cls((["Intercept"] if intercept else []) + own, intercept)
 
+    def persist(self) -> dict[str, Any]:
+        """What `design_of` makes the design of."""
+        return {"names": self.names, "intercept": self.intercept}
+
     def covariates(self, X: Any, problems: Problems) -> tuple[Array, Any]:
         """Matrix of shape (n, p), checked, and labels of the rows."""
         own = self.names[1:] if self.intercept else self.names
@@ -116,6 +124,7 @@ class FormulaDesign:
     names: list[str] = field(default_factory=list)
     _parsed: Any = None
     _right: Any = None
+    _frame: Any = None
 
     @classmethod
     def of(cls, formula: Any) -> FormulaDesign:
@@ -133,6 +142,10 @@ class FormulaDesign:
                 f"formula {formula!r} names no response. Remedy: write it as 'response ~ terms'."
             )
         return cls(formula, _parsed=parsed)
+
+    def persist(self) -> dict[str, Any]:
+        """What `design_of` makes the design of: the rows that fixed levels and transforms."""
+        return {"formula": self.formula, "frame": used_columns(self._frame, [self.formula])}
 
     def _check_columns(
         self, frame: Any, parsed: Any, missing_fine: bool, problems: Problems
@@ -165,7 +178,7 @@ class FormulaDesign:
             with np.errstate(all="ignore"):
                 if self._right is None:
                     matrix = model_matrix(self._parsed.rhs, frame, na_action="ignore", context={})
-                    self._right = matrix.model_spec
+                    self._right, self._frame = matrix.model_spec, frame
                     self.names = [str(c) for c in matrix.columns]
                 else:
                     matrix = self._right.get_model_matrix(frame, context={})
@@ -201,6 +214,15 @@ class FormulaDesign:
         _check_numbers(y, [str(left.columns[0])], rows, True, problems)
         problems.raise_if_any(DataError)
         return x, y[:, 0]
+
+
+def design_of(state: dict[str, Any]) -> ArrayDesign | FormulaDesign:
+    """Design of what its `persist` returned."""
+    if "formula" not in state:
+        return ArrayDesign(**state)
+    design = FormulaDesign.of(state["formula"])
+    design.read(state["frame"], Problems("the rows"))
+    return design
 
 
 @dataclass(frozen=True)

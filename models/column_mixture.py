@@ -12,6 +12,7 @@ import copy
 import inspect
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import astuple
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
@@ -74,6 +75,10 @@ class ColumnMixture(RecordMixture):
         kernels.BAD_COLUMN: "the statistic of a column has left its range; raise alpha, or use "
         "fewer components",
     }
+    _persisted: ClassVar[tuple[str, ...]] = (
+        "n_components", "alpha", "feature_names", "columns", "_table", "row_weights",
+        "_template", "init", "_given",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -196,6 +201,16 @@ class ColumnMixture(RecordMixture):
         means[0] = 1.0
         code = self._functions.maximize(np.repeat(means, k) / k, self._template)
         assert code == 0, self.maximize_errors[code]
+
+    def persist(self) -> dict[str, Any]:
+        """Options and data for a fit file."""
+        return super().persist() | {"columns": [astuple(column) for column in self.columns]}
+
+    def _restored(self) -> None:
+        columns: Any = self.columns  # as `persist` gave them
+        self.columns = [Column(*parts) for parts in columns]
+        self._set_layout()
+        self._set_table(self._table, self.row_weights)
 
     def with_data(self, X: Any, weights: ArrayLike | None = None) -> Self:
         """Return the same model on other rows: same columns, levels, prior and theta layout.

@@ -267,6 +267,26 @@ class DeformableTemplate(Model):
         new.nobs = new.images.size
         return new
 
+    def persist(self) -> dict[str, Any]:
+        """Options and images for a fit file."""
+        geometry = self.geometry
+        return {
+            "images": self.images, "landmarks": geometry.landmarks,
+            "deformation_landmarks": geometry.deformation_landmarks, "width": geometry.width,
+            "deformation_width": geometry.deformation_width, "covariance": self.covariance,
+            "ridge": self.ridge, "prior_scale": self.prior_scale,
+            "prior_weight": self.prior_weight, "fitted": self._fitted,
+        }  # fmt: skip
+
+    @classmethod
+    def rebuild(cls, state: dict[str, Any]) -> DeformableTemplate:
+        """Make the model of what `persist` returned."""
+        options = dict(state)
+        fitted = options.pop("fitted")
+        model = cls(**options)
+        model._fitted = fitted  # of the images before `reweighted`, where a fit starts
+        return model
+
     @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> DeformableTemplate:
         """Small simulated instance: blurred spots of 5 x 5 pixels, shifted as a whole."""

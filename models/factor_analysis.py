@@ -88,6 +88,9 @@ class FactorAnalysis(IncompleteRows):
         "average over more rows or draws, or use fewer factors",
     }
     _isotropic: ClassVar[bool] = False
+    _persisted: ClassVar[tuple[str, ...]] = (
+        *IncompleteRows._persisted, "n_factors", "noise_floor", "_floors", "incomplete"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -125,6 +128,12 @@ class FactorAnalysis(IncompleteRows):
         self._set_rows(table.values, checked)
         self.incomplete = self.has_missing if incomplete is None else bool(incomplete)
         self._set_layout(d, q)
+
+    def _restored(self) -> None:
+        super()._restored()
+        self._set_layout(self.n_features, self.n_factors)
+
+    def _set_layout(self, d: int, q: int) -> None:
         self._functions = SimpleNamespace(
             expect=kernels.expect,
             draw=kernels.draw,
@@ -136,8 +145,6 @@ class FactorAnalysis(IncompleteRows):
             surrogate=updates.surrogate,
         )
         self.kernels = make_kernels(**vars(self._functions))
-
-    def _set_layout(self, d: int, q: int) -> None:
         triangle = q * (q + 1) // 2
         self.latent_size = q + triangle
         self.n_coords = q

@@ -134,6 +134,11 @@ class GaussianMixture(GaussianRows):
         updates.NOT_FINITE: "the statistic holds numbers that are not finite; lower the step "
         "size or rescale the data",
     }
+    _persisted: ClassVar[tuple[str, ...]] = (
+        "n_components", "covariance_type", "reg_covar", "missing", "fixed", "init", "_given",
+        "feature_names", "n_features", "shift", "n_individuals", "n_missing", "most_missing",
+        "values", "row_weights", "_kind", "_moments",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -199,6 +204,11 @@ class GaussianMixture(GaussianRows):
         self.most_missing, self.n_missing = rows.most_missing, rows.n_missing
         self._set_layout(kind)
         self._set_records(data.records_of(values, rows.weights, plain=kind == "plain"))
+
+    def _restored(self) -> None:
+        self._moments = self._moments and Moments(*self._moments)
+        self._set_layout(self._kind)
+        self._set_records(self.values)
 
     def _set_records(self, records: Array) -> None:
         self.values = records

@@ -41,6 +41,7 @@ from ._hidden_markov_simulate import simulate
 from ._hidden_markov_start import start_parts
 from ._incomplete import observed_moments, read_weights
 from ._information import covariance_of, observed_information
+from ._persisted import Persisted
 from ._sums import mean_statistic
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["HiddenMarkov", "simulate"]
 
 
-class HiddenMarkov(Model):
+class HiddenMarkov(Persisted, Model):
     """Hidden Markov model: a Markov chain of states that is seen through its emissions.
 
     Parameters
@@ -107,6 +108,10 @@ class HiddenMarkov(Model):
         updates.SINGULAR_COVARIANCE: "the covariance of a state is singular; raise reg_covar, "
         "use fewer states or covariance_type='diag'",
     }
+    _persisted: ClassVar[tuple[str, ...]] = (
+        "n_states", "emission", "kind", "reg_covar", "feature_names", "n_features", "shift",
+        "lengths", "values", "offsets", "nobs", "_given",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -134,12 +139,20 @@ class HiddenMarkov(Model):
         problems.raise_if_any(DataError if options_fine else ModelError)
         assert sequences is not None
         self.n_states, self.emission, self.kind = int(n_states), emission, kind
-        self.covariance_type = None if kind == "categorical" else kind
         self.reg_covar = float(reg_covar)
         self.feature_names = sequences.names
         self._set_scale(sequences, checked, n_categories)
         self._set_sequences(sequences, checked)
-        k, d = self.n_states, self.n_features
+        self._set_layout()
+        self._given = None if init is None else self._pack(check_parts(init, self._shapes))
+
+    def _restored(self) -> None:
+        self._set_sizes()
+        self._set_layout()
+
+    def _set_layout(self) -> None:
+        kind, k, d = self.kind, self.n_states, self.n_features
+        self.covariance_type = None if kind == "categorical" else kind
         self.theta_spec, self.stat_spec = spec_of(kind, k, d), statistic_of(kind, k, d)
         self._shapes = component_shapes(kind, k, d)
         self.param_names = param_names(kind, k, d, self.feature_names)
@@ -155,7 +168,6 @@ class HiddenMarkov(Model):
             surrogate=updates.surrogate,
         )
         self.kernels = make_kernels(**vars(self._functions))
-        self._given = None if init is None else self._pack(check_parts(init, self._shapes))
 
     def _set_scale(self, sequences: Sequences, weights: Array, n_categories: int | None) -> None:
         """Columns, and what is taken off their values: second moments need a near origin."""
@@ -170,9 +182,12 @@ class HiddenMarkov(Model):
     def _set_sequences(self, sequences: Sequences, weights: Array) -> None:
         """Make the records of checked sequences."""
         self.lengths = sequences.lengths
-        self.n_individuals = len(self.lengths)
+        self._set_sizes()
         self.nobs = int((~np.isnan(sequences.values)).any(axis=1).sum())
         self.values, self.offsets = self._records(sequences, weights)
+
+    def _set_sizes(self) -> None:
+        self.n_individuals = len(self.lengths)
         k, longest = self.n_states, int(self.lengths.max())
         self.latent_size = k * (k + longest)
         self.work_size = kernels.work_size(k, self.n_features, longest)

@@ -19,7 +19,7 @@ from saem.exceptions import ModelError, Problems
 from saem.statistics import Packed
 
 from . import _linear_mixed_kernels as kernels
-from ._linear_mixed_data import Design, read_design
+from ._linear_mixed_data import Design, read_design, used_columns
 from ._records import expect_records
 
 if TYPE_CHECKING:
@@ -117,6 +117,14 @@ class LinearMixed(Model):
             surrogate=kernels.surrogate,
             project=kernels.project,
         )
+
+    def persist(self) -> dict[str, Any]:
+        """Arguments of the constructor, for a fit file."""
+        formulas = [self.formula, self.re_formula]
+        return {
+            "frame": used_columns(self.frame, formulas, self.groups), "formula": self.formula,
+            "groups": self.groups, "re_formula": self.re_formula,
+        }  # fmt: skip
 
     @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> LinearMixed:

@@ -20,7 +20,7 @@ from saem.statistics import Packed
 from . import _logistic_missing_kernels as kernels
 from ._binary import mean_expit, read_binary
 from ._incomplete import observed_moments
-from ._latent_gaussian import LatentGaussianResults, hessian, repeated
+from ._latent_gaussian import LatentGaussianResults, hessian, rebuilt, repeated
 from ._linear_predictor import predictors
 from ._table import read_table
 
@@ -252,6 +252,24 @@ class LogisticMissing(Model):
         new.nobs = new.n_individuals
         new.x, new.response = self.x[rows], self.response[rows]
         return new
+
+    def persist(self) -> dict[str, Any]:
+        """Arguments of the constructor, for a fit file, and what `reweighted` did."""
+        import pandas as pd
+
+        table = read_table(self.X, Problems("X"), missing=True)
+        assert table is not None  # the constructor has read it
+        return {
+            "X": pd.DataFrame(table.values, columns=table.names),
+            "y": np.asarray(self.y, dtype=float), "coefficients": self.coefficients,
+            "times": getattr(self, "times", None),
+        }  # fmt: skip
+
+    @classmethod
+    def rebuild(cls, state: dict[str, Any]) -> LogisticMissing:
+        """Make the model of what `persist` returned."""
+        model: LogisticMissing = rebuilt(cls, state)
+        return model
 
     @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> LogisticMissing:

@@ -18,8 +18,8 @@ from saem.exceptions import DataError, ModelError, Problems
 from saem.statistics import Packed
 
 from . import _mixed_logistic_kernels as kernels
-from ._latent_gaussian import LatentGaussianResults, hessian, repeated
-from ._linear_mixed_data import Design, read_design
+from ._latent_gaussian import LatentGaussianResults, hessian, rebuilt, repeated
+from ._linear_mixed_data import Design, read_design, used_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -261,6 +261,21 @@ class MixedLogistic(Model):
         new.nobs = int(sum(new.record_of(i)[0] for i in range(new.n_individuals)))
         new.group_labels = self.group_labels[rows]
         return new
+
+    def persist(self) -> dict[str, Any]:
+        """Arguments of the constructor, for a fit file, and what `reweighted` did."""
+        formulas = [self.formula, self.re_formula]
+        return {
+            "frame": used_columns(self.frame, formulas, self.groups), "formula": self.formula,
+            "groups": self.groups, "re_formula": self.re_formula, "covariance": self.covariance,
+            "times": getattr(self, "times", None),
+        }  # fmt: skip
+
+    @classmethod
+    def rebuild(cls, state: dict[str, Any]) -> MixedLogistic:
+        """Make the model of what `persist` returned."""
+        model: MixedLogistic = rebuilt(cls, state)
+        return model
 
     @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> MixedLogistic:

@@ -46,6 +46,7 @@ class MixedMixture(ColumnMixture):
     """
 
     name: ClassVar[str] = "mixture of mixed columns"
+    _persisted: ClassVar[tuple[str, ...]] = (*ColumnMixture._persisted, "families")
 
     def __init__(
         self,

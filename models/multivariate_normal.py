@@ -80,6 +80,7 @@ class MultivariateNormal(IncompleteRows):
         kernels.SINGULAR_COVARIANCE: "the covariance is singular; use more rows, or drop columns "
         "that others determine",
     }
+    _persisted: ClassVar[tuple[str, ...]] = (*IncompleteRows._persisted, "_variance")
 
     def __init__(self, X: Any, *, weights: ArrayLike | None = None) -> None:
         problems = Problems("the data")
@@ -97,6 +98,9 @@ class MultivariateNormal(IncompleteRows):
         self.n_features = d = table.values.shape[1]
         self.shift, self._variance = mean, variance
         self._set_rows(table.values, checked)
+        self._set_layout(d)
+
+    def _set_layout(self, d: int) -> None:
         self.work_size = kernels.work_size(d)
         triangle = d * (d + 1) // 2
         self.theta_spec = Packed(
@@ -122,6 +126,11 @@ class MultivariateNormal(IncompleteRows):
 
     def _set_rows(self, values: Array, weights: Array) -> None:
         super()._set_rows(values, weights)
+        self.latent_size = self._latent_size_of(self._own_records())
+
+    def _restored(self) -> None:
+        super()._restored()
+        self._set_layout(self.n_features)
         self.latent_size = self._latent_size_of(self._own_records())
 
     def _latent_size_of(self, records: Array) -> int:

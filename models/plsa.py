@@ -256,6 +256,25 @@ class PLSA(Model):
             init=self.init, weights=weights,
         )  # fmt: skip
 
+    def persist(self) -> dict[str, Any]:
+        """Options and counts for a fit file."""
+        documents = self.documents
+        return {
+            "words": documents.words, "counts": documents.counts, "starts": documents.starts,
+            "vocabulary": self.vocabulary, "n_topics": self.n_topics, "alpha": self.alpha,
+            "alpha_documents": self.alpha_documents, "init": self.init, "weights": self.weights,
+        }  # fmt: skip
+
+    @classmethod
+    def rebuild(cls, state: dict[str, Any]) -> PLSA:
+        """Make the model of what `persist` returned."""
+        options = dict(state)
+        parts = [options.pop(name) for name in ("words", "counts", "starts", "vocabulary", "init")]
+        counts = Documents(*parts[:4]).matrix()
+        model = cls(counts, vocabulary=parts[3], **options)
+        model.init = parts[4]  # topics that sum to 1, and would be divided by their sum again
+        return model
+
     @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> PLSA:
         """Small simulated corpus that starts at the true topics."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -24,7 +25,14 @@ from ._column_start import responsibilities
 from ._incomplete import read_weights
 from ._mixture_base import RecordMixture, simplex_directions
 from ._mixture_options import check_alpha, check_components, check_init, check_weights, given_arrays
-from ._regression_design import ArrayDesign, FormulaDesign, check_design, least_squares
+from ._regression_design import (
+    ArrayDesign,
+    Basis,
+    FormulaDesign,
+    check_design,
+    design_of,
+    least_squares,
+)
 from ._regression_start import clusterwise
 
 if TYPE_CHECKING:
@@ -96,6 +104,10 @@ class RegressionMixture(RecordMixture):
         kernels.ZERO_VARIANCE: "the residual variance of a component is not above 0; raise "
         "alpha, or use fewer components",
     }
+    _persisted: ClassVar[tuple[str, ...]] = (
+        "n_components", "alpha", "common_variance", "_design", "_basis", "values", "offsets",
+        "row_weights", "init", "_given",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -188,6 +200,19 @@ class RegressionMixture(RecordMixture):
         functions = {name: compiled(getattr(kernels, name)) for name in _NAMES}
         self._functions = SimpleNamespace(**functions, derive=compiled(kernels.derive))
         self.kernels = make_kernels(**functions)
+
+    def persist(self) -> dict[str, Any]:
+        """Options and data for a fit file."""
+        parts = {"design": self._design.persist(), "basis": asdict(self._basis)}
+        return super().persist() | parts
+
+    def _restored(self) -> None:
+        design: Any = self._design  # this and the next as `persist` gave them
+        basis: Any = self._basis
+        self._design, self._basis = design_of(design), Basis(**basis)
+        self.terms = list(self._design.names)
+        self._set_layout()
+        self._set_rows(self.values, self.offsets, self.row_weights)
 
     def _set_data(self, x: Array, y: Array, weights: Array) -> None:
         self._set_rows(*self._records_of(x, y), weights)

@@ -25,7 +25,7 @@ from ._incomplete import read_weights
 from ._mixture_base import RecordMixture, simplex_directions
 from ._mixture_options import check_components, check_init
 from ._student_checks import check_given, check_spread, check_student, fixed_df
-from ._table import Table, moments, read_table
+from ._table import Moments, Table, moments, read_table
 
 __all__ = ["StudentMixture"]
 
@@ -97,6 +97,10 @@ class StudentMixture(RecordMixture):
         kernels.BAD_PRECISIONS: "no degrees of freedom belong to the precisions of a component; "
         "average over more rows",
     }
+    _persisted: ClassVar[tuple[str, ...]] = (
+        "n_components", "df", "df_bounds", "reg_covar", "feature_names", "shift", "_moments",
+        "values", "offsets", "row_weights", "init", "_given",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -155,6 +159,11 @@ class StudentMixture(RecordMixture):
         functions = {name: compiled(getattr(kernels, name)) for name in _NAMES}
         self._functions = SimpleNamespace(**functions, derive=compiled(kernels.derive))
         self.kernels = make_kernels(**functions)
+
+    def _restored(self) -> None:
+        self._moments = Moments(*self._moments)
+        self._set_layout(len(self.feature_names))
+        self._set_rows(self.values, self.offsets, self.row_weights)
 
     def _set_table(self, table: Table, weights: Array) -> None:
         self._set_rows(*self._records_of(table.values), weights)

@@ -135,6 +135,7 @@ class VariationalLogistic(Model):
         self.stat_spec = Packed(mean=(p,), sd=(p,), curvature_mean=(), curvature_sd=(p,))
         names = self.coefficient_names
         self.param_names = [*(f"mean[{c}]" for c in names), *(f"sd[{c}]" for c in names)]
+        self.n_params = len(self.param_names)
         self.kernels = make_kernels(
             expect=kernels.expect,
             draw=kernels.draw,
@@ -223,6 +224,18 @@ class VariationalLogistic(Model):
             self.X, self.y, prior_scale=self.prior_scale, intercept=self.intercept,
             n_nodes=self.n_nodes, weights=weights,
         )  # fmt: skip
+
+    def persist(self) -> dict[str, Any]:
+        """Arguments of the constructor, for a fit file."""
+        import pandas as pd
+
+        first = 1 if self.intercept else 0
+        names = self.coefficient_names[first:]
+        return {
+            "X": pd.DataFrame(self.design[:, first:], columns=names),
+            "y": np.asarray(self.y, dtype=float), "prior_scale": self.prior_scale,
+            "intercept": self.intercept, "n_nodes": self.n_nodes, "weights": self.weights,
+        }  # fmt: skip
 
     @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> VariationalLogistic:

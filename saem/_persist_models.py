@@ -1,23 +1,22 @@
-"""Models as declarations that their constructors understand; see `saem.persist`."""
+"""Models as declarations from which they are built again; see `saem.persist`."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from saem._persist_tables import Arrays, pack_table, plain, unpack_table, unplain
+from saem._persist_values import pack_value, unpack_value
 from saem.contract import Model
 from saem.exceptions import DataError, ModelError, SaemWarning
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from saem.models.gaussian_mixture import GaussianMixture
-    from saem.models.linear_mixed import LinearMixed
     from saem.nlme.data import Individuals
     from saem.nlme.model import NLME
     from saem.nlme.structural import Structural
@@ -27,28 +26,55 @@ __all__ = ["pack_model", "unpack_model"]
 Declaration = dict[str, Any]
 
 
+def _class_of(kind: str) -> Any:
+    """Class of the library's models with this name, or None."""
+    if kind == "NLME":
+        from saem.nlme.model import NLME
+
+        return NLME
+    import saem.models
+
+    return getattr(saem.models, kind) if kind in saem.models.__all__ else None
+
+
 def pack_model(model: Model, arrays: Arrays) -> Declaration:
     """Declare a model; its data are added to `arrays`."""
     kind = type(model).__name__
-    if kind not in _KINDS or not type(model).__module__.startswith("saem."):
+    if type(model) is not _class_of(kind):
         raise ModelError(
-            f"a model of type {kind} cannot be saved, only {', '.join(_KINDS)}. Remedy: keep "
+            f"a model of type {kind} cannot be saved, only those of the library. Remedy: keep "
             "results.theta, results.record and the data in a format of your own."
         )
-    return {"kind": kind} | _KINDS[kind][0](model, arrays)
+    if kind == "NLME":
+        return {"kind": kind} | _pack_nlme(cast("NLME", model), arrays)
+    state = cast(Any, model).persist()
+    return {"kind": kind, "state": pack_value(state, "model", arrays)}
 
 
 def unpack_model(declaration: Declaration, arrays: Arrays, structural: Any) -> Any:
     """Build the model of a declaration."""
     kind = declaration["kind"]
-    if kind not in _KINDS:
+    cls = _class_of(kind)
+    if cls is None:
         raise DataError(f"the fit file holds a model of the unknown kind {kind!r}.")
     if structural is not None and kind != "NLME":
         raise ModelError(f"structural={structural!r} was given, but the file holds a {kind}.")
     with warnings.catch_warnings():
         # Said when the model was first made.
         warnings.simplefilter("ignore", SaemWarning)
-        return _KINDS[kind][1](declaration, arrays, structural)
+        if kind == "NLME":
+            return _unpack_nlme(declaration, arrays, structural)
+        if "state" not in declaration:
+            raise DataError(
+                f"the fit file holds a {kind} in a form that no release of saem has written. "
+                "Remedy: fit again and save."
+            )
+        state = unpack_value(declaration["state"], arrays)
+        model = cls.rebuild(state) if hasattr(cls, "rebuild") else cls(**state)
+        missing = sorted(set(model.persist()) - set(state))
+        if missing:  # or a default would stand in for them
+            raise KeyError(f"the state of the {kind} lacks {', '.join(missing)}")
+        return model
 
 
 # -- NLME --------------------------------------------------------------------------
@@ -158,76 +184,3 @@ def _structural(declared: Mapping[str, Any], given: Any) -> str | Structural:
                 stacklevel=6,
             )
     return found
-
-
-# -- others ------------------------------------------------------------------------
-
-
-def _pack_mixture(model: GaussianMixture, arrays: Arrays) -> Declaration:
-    arrays["data"] = model.values.reshape(-1, model.n_features)
-    arrays["shift"] = model.shift
-    given = None if model._given is None else model.components(model._given)
-    return {
-        "n_components": model.n_components,
-        "covariance_type": model.covariance_type,
-        "reg_covar": model.reg_covar,
-        "init": model.init if given is None else plain(given),
-        "feature_names": list(model.feature_names),
-    }
-
-
-def _unpack_mixture(declaration: Declaration, arrays: Arrays, _: Any) -> Any:
-    import pandas as pd
-
-    from saem.models.gaussian_mixture import GaussianMixture
-
-    init = unplain(declaration["init"])
-    values, shift = arrays["data"], arrays["shift"]
-    model = GaussianMixture(
-        pd.DataFrame(
-            values + shift if shift.any() else values, columns=declaration["feature_names"]
-        ),
-        declaration["n_components"],
-        covariance_type=declaration["covariance_type"],
-        init=init if isinstance(init, str) else {k: np.array(v) for k, v in init.items()},
-        reg_covar=declaration["reg_covar"],
-    )
-    # The bits of the fit: centring again would round again.
-    model.values, model.shift = np.ascontiguousarray(values).ravel(), shift
-    return model
-
-
-def _pack_linear_mixed(model: LinearMixed, arrays: Arrays) -> Declaration:
-    return {
-        "formula": model.formula,
-        "groups": model.groups,
-        "re_formula": model.re_formula,
-        "data": pack_table(model.frame[_used(model)], "data", arrays),
-    }
-
-
-def _used(model: LinearMixed) -> list[str]:
-    """Columns of the frame that the formulas and the grouping need."""
-    from formulaic import Formula
-
-    formulas = [text for text in (model.formula, model.re_formula) if text is not None]
-    needed = {str(v) for text in formulas for v in Formula(text).required_variables}
-    return [c for c in model.frame.columns if c in needed | {model.groups}]
-
-
-def _unpack_linear_mixed(declaration: Declaration, arrays: Arrays, _: Any) -> Any:
-    from saem.models.linear_mixed import LinearMixed
-
-    return LinearMixed(
-        unpack_table(declaration["data"], arrays),
-        declaration["formula"],
-        declaration["groups"],
-        declaration["re_formula"],
-    )
-
-
-_KINDS: dict[str, tuple[Callable[..., Declaration], Callable[..., Any]]] = {
-    "NLME": (_pack_nlme, _unpack_nlme),
-    "GaussianMixture": (_pack_mixture, _unpack_mixture),
-    "LinearMixed": (_pack_linear_mixed, _unpack_linear_mixed),
-}

@@ -9,26 +9,30 @@ The JSON object has
 
 ==================  ==========================================================
 ``format``          ``"saem-fit"``
-``format_version``  1; raised when an older reader could misread a newer file
+``format_version``  2; raised when an older reader could misread a newer file
 ``versions``        of ``saem``, ``numpy``, ``pandas``, ``python`` that wrote it
-``model``           declaration from which the model's constructor builds it again
-``record``          the record of the fit (`saem.record.FitRecord`) without arrays
+``model``           declaration from which the model is built again
+``record``          the fields of `saem.record.FitRecord`
 ``arrays``          names of all arrays in the archive
 ==================  ==========================================================
 
-``model["kind"]`` is ``"NLME"``, ``"GaussianMixture"`` or ``"LinearMixed"``.
+``model["kind"]`` is ``"NLME"`` or the name of a class of `saem.models`.
 
 * NLME: ``structural`` (library name, or name, module and source text of a user's
   function), ``parameters`` and ``error`` (class and options), ``omega``,
   ``columns`` and the data as a table.
-* GaussianMixture: number of components, covariance type, start, floor, names of
-  columns; arrays ``data`` and ``shift``.
-* LinearMixed: formulas, the grouping column and the data as a table.
+* All others: ``state``, what the model's method ``persist()`` returns: its options, data and
+  whatever else its functions and its start depend on. The classmethod ``rebuild(state)`` makes
+  the model of it; a class without one is built by its constructor, ``cls(**state)``.
 
-A table is described in `saem._persist_tables`. Numbers that JSON lacks are written
-``{"float": "nan"}``, with ``inf`` and ``-inf`` likewise. Arrays of the record: ``theta``,
-``theta_start``, ``s``, ``noise``, ``numerical_noise``, ``memories`` where there are any, and
-the course of the fit as ``history/k``, ``n_evals``, ``seconds``, ``gamma``, ``loglik``, ``params``.
+States and the record are written as `saem._persist_values` says, tables as
+`saem._persist_tables` does. Numbers that JSON lacks are written ``{"float": "nan"}``, with
+``inf`` and ``-inf`` likewise. Arrays of the record have the names of its fields, such as
+``theta``; the course of the fit has ``history/k``, ``n_evals``, ``seconds``, ``gamma``,
+``loglik``, ``params``.
+
+Version 1, which no release has written, named the options of two models otherwise; of it only
+NLME is read.
 
 A user's function is not stored as code: its text is, and the function itself is
 given again to `load`. Loading never runs code from a file.
@@ -43,6 +47,7 @@ import os
 import platform
 import zipfile
 import zlib
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,15 +64,8 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "load", "save"]
 
 FORMAT = "saem-fit"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-_RECORD_ARRAYS = ("theta", "theta_start", "s", "noise", "numerical_noise", "memories")
-_RECORD_VALUES = (
-    "algorithm", "settings", "seed", "converged", "reason", "n_iter", "n_evals", "seconds",
-    "n_individuals", "param_names", "halvings", "projections", "sampler", "average_from",
-    "version",
-)  # fmt: skip
-_HISTORY = ("k", "n_evals", "seconds", "gamma", "loglik")
 #: Date of all members, so that the same fit gives the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -217,24 +215,25 @@ class _Arrays(dict[str, Any]):
 
 
 def _pack_record(record: FitRecord, arrays: Arrays) -> dict[str, Any]:
-    for name in _RECORD_ARRAYS:
-        value = getattr(record, name)
-        if value is not None:
-            arrays[name] = np.asarray(value)
-    for name in _HISTORY:
-        arrays[f"history/{name}"] = np.array(getattr(record.history, name), dtype=float)
-    params = np.array(record.history.params, dtype=float)
+    packed: dict[str, Any] = {}
+    for field in fields(FitRecord):
+        value = getattr(record, field.name)
+        if isinstance(value, np.ndarray):
+            arrays[field.name] = value
+        elif value is not None and field.name != "history":
+            packed[field.name] = plain(value)
+    for field in fields(Trace):
+        arrays[f"history/{field.name}"] = np.array(getattr(record.history, field.name), dtype=float)
+    params = arrays["history/params"]
     arrays["history/params"] = params.reshape(-1, len(record.param_names))
-    return {name: plain(getattr(record, name)) for name in _RECORD_VALUES}
+    return packed
 
 
 def _unpack_record(values: dict[str, Any], arrays: _Arrays) -> FitRecord:
-    found = {name: unplain(values[name]) for name in _RECORD_VALUES}
-    for name in _RECORD_ARRAYS:
-        required = name in ("theta", "theta_start", "s")
-        found[name] = arrays[name] if required or name in arrays.names else None
-    history = Trace(
-        **{name: arrays[f"history/{name}"].tolist() for name in _HISTORY},
-        params=list(arrays["history/params"]),
-    )
+    # Fields that neither stand in the JSON nor among the arrays have their defaults.
+    found = {name: unplain(value) for name, value in values.items()}
+    found |= {f.name: arrays[f.name] for f in fields(FitRecord) if f.name in arrays.names}
+    course = {f.name: arrays[f"history/{f.name}"] for f in fields(Trace)}
+    params = list(course.pop("params"))
+    history = Trace(**{name: array.tolist() for name, array in course.items()}, params=params)
     return FitRecord(**found, history=history)
