@@ -111,6 +111,8 @@ def fit(
     chosen = resolve(algorithm, model)
     if isinstance(budget, Iterations):
         chosen = chosen.with_iterations(int(budget.value))
+    elif isinstance(budget, Epochs):
+        chosen = chosen.with_epochs(budget.value)  # a pass of batches costs an epoch at least
     combination = chosen.combine(model)
     entropy, rng = resolve_seed(seed)
     options = {"n_threads": n_threads, "block_size": block_size}

@@ -40,9 +40,9 @@ class Stream:
     Notes
     -----
     ``s <- s + gamma_k (mean_I sbar_i(theta) - s)``, ``theta <- T(s)`` (Cappe and Moulines
-    2009, JRSS B 71, 593-613). What is approached is the maximum of the expected log-likelihood; with
-    steps ``k ** -a``, 1/2 < a < 1, the averaged estimate (`averaged`) has the efficiency of maximum
-    likelihood.
+    2009, JRSS B 71, 593-613). What is approached is the maximum of the expected
+    log-likelihood; with steps ``k ** -a``, 1/2 < a < 1, the averaged estimate (`averaged`)
+    has the efficiency of maximum likelihood.
 
     Examples
     --------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -193,8 +194,19 @@ def _resumes(model: Model, algorithm: Algorithm) -> None:
         run.close()
 
 
+#: Maxima found, by model: each is needed by every algorithm.
+_MAXIMA: weakref.WeakKeyDictionary[Model, tuple[Array, float]] = weakref.WeakKeyDictionary()
+
+
 def _maximum(model: Model) -> tuple[Array, float]:
     """Theta after many iterations of EM, and the log-likelihood there."""
+    if model not in _MAXIMA:
+        _MAXIMA[model] = _find_maximum(model)
+    theta, top = _MAXIMA[model]
+    return theta.copy(), top
+
+
+def _find_maximum(model: Model) -> tuple[Array, float]:
     run = run_of(model, alg.EM(best_estep(model), n_iter=3000, tolerance=None))
     last = -np.inf
     for snapshot in snapshots(run, 3000):
@@ -226,7 +238,9 @@ def _limit(model: Model, algorithm: Algorithm) -> None:
     _, top = _maximum(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        longer = algorithm.with_epochs(_EPOCHS)
+        # MISSO's draws grow with the passes: its own length is long enough.
+        grows = isinstance(algorithm, alg.MISSO)
+        longer = algorithm if grows else algorithm.with_epochs(_EPOCHS)
         fit = model.fit(longer, seed=2, progress=False, start=start_of(model))
     deficit = top - _loglik(model, fit.record.theta)
     random = isinstance(algorithm.combine(model).estep, MonteCarlo)

@@ -14,7 +14,7 @@ from saem.nlme import _kernels
 from saem.nlme._numerical import newton_step
 from saem.nlme.data import Individuals, read_individuals
 from saem.nlme.error_models import ConstantError, ErrorModel, resolve_error
-from saem.nlme.parameters import Parameter
+from saem.nlme.parameters import LogNormal, Parameter
 from saem.nlme.structural import Structural, check_predictions, resolve_structural
 from saem.statistics import Packed
 
@@ -181,6 +181,29 @@ class NLME(Model):
         view["sigma_status"][:] = [name in self.error.param_names for name in ("a", "b")]
         view["xtx"][:] = x.T @ x / self.n_individuals
         return theta
+
+    @classmethod
+    def example(cls, rng: np.random.Generator, n: int = 60) -> NLME:
+        """Return a small instance: one compartment after intravenous doses, six samples each."""
+        import pandas as pd
+
+        times = np.array([0.5, 1.0, 2.0, 4.0, 8.0, 12.0])
+        v, cl = 20.0 * np.exp(0.3 * rng.normal(size=n)), 3.0 * np.exp(0.3 * rng.normal(size=n))
+        mean = 100.0 / v[:, None] * np.exp(-(cl / v)[:, None] * times)
+        frame = pd.DataFrame(
+            {
+                "id": np.repeat(np.arange(n), times.size),
+                "time": np.tile(times, n),
+                "dv": (mean + 0.2 * rng.normal(size=mean.shape)).ravel(),
+                "amt": 100.0,
+            }
+        )
+        return cls(
+            frame,
+            structural="pk.iv_bolus_1cpt",
+            parameters={"V": LogNormal(18.0, omega=0.4), "CL": LogNormal(2.5, omega=0.4)},
+            error=ConstantError(0.3),
+        )
 
     def anneal(self, before: Array, theta: Array, factor: float) -> None:
         """Keep variances from falling faster than `factor` per iteration.
