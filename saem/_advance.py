@@ -45,7 +45,7 @@ def _exchange(functions, y, old, new, weight, latent_size, form, mean):
     """Replace a row of the memory and keep its mean in step."""
     add_row(functions, -weight, y, old, latent_size, form, mean)
     add_row(functions, weight, y, new, latent_size, form, mean)
-    old[:] = new
+    assign(old, new)
 
 
 @kernel(
@@ -129,7 +129,7 @@ def advance(
             if proxy == ANCHOR or proxy == MEMORY_PAIR:
                 add_row(functions, -1.0 / batch, y, records[i], latent_size, form, target)
             elif keeps:
-                records[i, :] = fresh[b]
+                assign(records[i], fresh[b])
         if proxy == INCREMENTAL:
             assign(target, mean)
         elif proxy == RECURSIVE:
@@ -143,7 +143,7 @@ def advance(
                 j = second[t * batch + b]
                 y = values[start_of(offsets, j) : start_of(offsets, j + 1)]
                 if slots[j] > 0:
-                    again[:] = fresh[slots[j] - 1]
+                    assign(again, fresh[slots[j] - 1])
                 else:
                     key = stream(seed, j, iteration + t)
                     visit_into(

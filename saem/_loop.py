@@ -252,7 +252,7 @@ def conditional_loglik(
             y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
             for m in range(records.shape[1] // width):
                 if records[i, m * width] > 0.0:
-                    latent[:] = records[i, m * width + 1 : (m + 1) * width]
+                    assign(latent, records[i, m * width + 1 : (m + 1) * width])
                     value = functions.log_lik(functions.structural, theta, y, latent, work)
                     total += records[i, m * width] * value
         out[j] = total

@@ -207,9 +207,17 @@ class Run:
             work(0, self.n_leaves)
             return
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.n_threads)
-        starts = range(0, self.n_leaves, self.block)
-        jobs = [self._pool.submit(work, a, min(a + self.block, self.n_leaves)) for a in starts]
+            self._pool = ThreadPoolExecutor(self.n_threads - 1)
+        # The threads and the caller take blocks from one iterator until none is left: each is
+        # handed work once, which costs as much as some hundred individuals.
+        starts = iter(range(0, self.n_leaves, self.block))
+
+        def drain() -> None:
+            for first in starts:
+                work(first, min(first + self.block, self.n_leaves))
+
+        jobs = [self._pool.submit(drain) for _ in range(self.n_threads - 1)]
+        drain()
         for job in jobs:
             job.result()
 
