@@ -17,12 +17,12 @@ remembered one, mbar the mean of those and theta' an earlier theta:
 from __future__ import annotations
 
 import numpy as np
-from numba import int64, uint64
+from numba import boolean, int64, uint64
 
 from saem._borrow import borrow
 from saem._jit import helper, kernel
 from saem._linalg import assign
-from saem._loop import add_row, move_guarded, start_of, visit_into
+from saem._loop import add_row, move_guarded, record_at, visit_into
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
 from saem.random import stream
 
@@ -41,17 +41,25 @@ MINI_BATCH, INCREMENTAL, ANCHOR, ANCHOR_ANEW, MEMORY_PAIR, RECURSIVE = 1, 2, 3, 
 
 
 @helper
-def _exchange(functions, y, old, new, weight, latent_size, form, mean):
-    """Replace a row of the memory and keep its mean in step."""
-    add_row(functions, -weight, y, old, latent_size, form, mean)
-    add_row(functions, weight, y, new, latent_size, form, mean)
-    assign(old, new)
+def _add_change(functions, weight, y, old, new, change, latent_size, form, linear, s):
+    """Add ``weight (S(new) - S(old))`` of two rows of the memory.
+
+    Where S is linear in the latent record and both are single draws of weight one, that is
+    the statistic of their difference: one call instead of two.
+    """
+    if linear:
+        for m in range(latent_size):
+            change[m] = new[1 + m] - old[1 + m]
+        functions.accumulate(weight, y, change, s)
+    else:
+        add_row(functions, weight, y, new, latent_size, form, s)
+        add_row(functions, -weight, y, old, latent_size, form, s)
 
 
 @kernel(
     int64(
         KERNELS, VISITOR, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, VECTOR,
-        uint64, int64, int64, int64, int64, int64, int64, int64, int64,
+        uint64, int64, int64, int64, int64, int64, int64, int64, boolean, int64,
         INDEX, INDEX, INDEX, VECTOR, VECTOR, VECTOR,
         VECTOR, VECTOR, VECTOR, VECTOR, INDEX,
     ),
@@ -59,7 +67,7 @@ def _exchange(functions, y, old, new, weight, latent_size, form, mean):
 )  # fmt: skip
 def advance(
     kernels, visitor, values, offsets, theta, records, memories, settings,
-    seed, iteration, n, proxy, batch, latent_size, record_size, form, work_size,
+    seed, iteration, n, proxy, batch, latent_size, record_size, form, linear, work_size,
     order, second, slots, rho, gamma, average,
     mean, reference, fast, s, counts,
 ):  # fmt: skip
@@ -67,6 +75,8 @@ def advance(
 
     Parameters
     ----------
+    linear : bool
+        Whether S is linear in the latent record and records are one draw of weight one.
     order, second : ndarray of int64
         Individuals of I and of J, batch by batch.
     slots : ndarray of int64, shape (n,) for MEMORY_PAIR
@@ -93,7 +103,11 @@ def advance(
     draws = borrow(own_draws)
     values, theta, settings = borrow(values), borrow(theta), borrow(settings)
     records, memories = borrow(records), borrow(memories)
-    target, before = np.zeros(s.size), np.empty(2 * s.size)
+    own_target, own_before = np.zeros(s.size), np.empty(2 * s.size)
+    own_change = np.empty(latent_size)
+    change = borrow(own_change)
+    target, before, mean = borrow(own_target), borrow(own_before), borrow(mean)
+    reference, fast, s = borrow(reference), borrow(fast), borrow(s)
     twice = proxy == ANCHOR_ANEW or proxy == RECURSIVE
     remembers = proxy == INCREMENTAL or proxy == ANCHOR or proxy == MEMORY_PAIR
     keeps = not remembers and records.shape[0] == n
@@ -106,7 +120,7 @@ def advance(
         # Everybody is visited before the memory changes: an individual may stand in I twice.
         for b in range(batch):
             i = order[t * batch + b]
-            y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
+            y = record_at(values, offsets, i)
             key = stream(seed, i, iteration + t)
             visit_into(
                 functions, visit, theta, y, fresh[b], draws, memories[i], settings, key, work,
@@ -121,15 +135,22 @@ def advance(
         counts[2] += 2 * batch if twice else batch
         for b in range(batch):
             i = order[t * batch + b]
-            y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
+            y = record_at(values, offsets, i)
             if proxy == INCREMENTAL:
-                _exchange(functions, y, records[i], fresh[b], 1.0 / n, latent_size, form, mean)
-                continue
-            add_row(functions, 1.0 / batch, y, fresh[b], latent_size, form, target)
-            if proxy == ANCHOR or proxy == MEMORY_PAIR:
-                add_row(functions, -1.0 / batch, y, records[i], latent_size, form, target)
-            elif keeps:
+                _add_change(
+                    functions, 1.0 / n, y, records[i], fresh[b], change, latent_size, form,
+                    linear, mean,
+                )  # fmt: skip
                 assign(records[i], fresh[b])
+            elif remembers:
+                _add_change(
+                    functions, 1.0 / batch, y, records[i], fresh[b], change, latent_size, form,
+                    linear, target,
+                )  # fmt: skip
+            else:
+                add_row(functions, 1.0 / batch, y, fresh[b], latent_size, form, target)
+                if keeps:
+                    assign(records[i], fresh[b])
         if proxy == INCREMENTAL:
             assign(target, mean)
         elif proxy == RECURSIVE:
@@ -141,7 +162,7 @@ def advance(
                 slots[order[t * batch + b]] = b + 1
             for b in range(batch):
                 j = second[t * batch + b]
-                y = values[start_of(offsets, j) : start_of(offsets, j + 1)]
+                y = record_at(values, offsets, j)
                 if slots[j] > 0:
                     assign(again, fresh[slots[j] - 1])
                 else:
@@ -151,7 +172,11 @@ def advance(
                         work, latent_size, form,
                     )  # fmt: skip
                     counts[2] += 1
-                _exchange(functions, y, records[j], again, 1.0 / n, latent_size, form, mean)
+                _add_change(
+                    functions, 1.0 / n, y, records[j], again, change, latent_size, form,
+                    linear, mean,
+                )  # fmt: skip
+                assign(records[j], again)
             for b in range(batch):
                 slots[order[t * batch + b]] = 0
         status = move_guarded(functions, target, rho[t], gamma[t], fast, s, theta, counts, before)
@@ -163,4 +188,5 @@ def advance(
                 average[1 + m] += (s[m] - average[1 + m]) / average[0]
     # The owners live until here, whatever the compiler thinks of them.
     own_work[0] = own_fresh.size + own_again.size + own_draws.size
+    own_work[0] += own_target.size + own_before.size + own_change.size
     return status

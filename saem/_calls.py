@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import float64, int64, void
 
 from saem._jit import kernel
 from saem._types import KERNELS, VECTOR
 from saem.contract import Array
 
-__all__ = ["maximize", "project", "surrogate"]
+__all__ = ["accumulate", "maximize", "project", "surrogate"]
 
 
 @kernel(int64(KERNELS, VECTOR, VECTOR), deferred=True)
@@ -23,9 +24,19 @@ def _project(kernels, s, theta):
     kernels.project(s, theta)
 
 
+@kernel(void(KERNELS, float64, VECTOR, VECTOR, VECTOR), deferred=True)
+def _accumulate(kernels, weight, y, latent, s):
+    kernels.accumulate(weight, y, latent, s)
+
+
 @kernel(float64(KERNELS, VECTOR, VECTOR), deferred=True)
 def _surrogate(kernels, s, theta):
     return kernels.surrogate(s, theta)
+
+
+def accumulate(kernels: Any, weight: float, y: Array, latent: Array, s: Array) -> None:
+    """Add ``weight S(y, latent)`` to s."""
+    _accumulate(kernels, weight, np.ascontiguousarray(y), latent, s)
 
 
 def maximize(kernels: Any, s: Array, theta: Array) -> tuple[int, Array]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import float64, int64, uint64, void
 
-from saem._borrow import borrow
+from saem._borrow import borrow, segment
 from saem._jit import helper, kernel, routine
 from saem._linalg import assign
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
@@ -37,12 +37,20 @@ def start_of(offsets, i):
 
 
 @helper
+def record_at(values, offsets, i):
+    """Data record of individual i."""
+    first = start_of(offsets, i)
+    return segment(values, first, start_of(offsets, i + 1) - first)
+
+
+@helper
 def add_record(functions, weight, y, record, latent_size, s):
     """Add ``weight * sum_m w_m S(y, latent_m)`` of a record of weighted draws to s."""
     width = 1 + latent_size
     for m in range(record.size // width):
         at = m * width
-        functions.accumulate(weight * record[at], y, record[at + 1 : at + width], s)
+        latent = segment(record, at + 1, latent_size)
+        functions.accumulate(weight * record[at], y, latent, s)
 
 
 @helper
@@ -94,7 +102,7 @@ def sweep(
         sums[:] = 0.0
         total = 0.0
         for i in range(j * leaf, min(n, (j + 1) * leaf)):
-            y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
+            y = record_at(values, offsets, i)
             row = records[i] if keep else scratch
             key = stream(seed, i, iteration)
             total += visit_into(
@@ -129,12 +137,13 @@ def sweep_blocks(kernels, values, offsets, theta, n, leaf, first, last, work_siz
 def collect(kernels, values, offsets, records, n, leaf, latent_size, form, partial):
     """Sum the statistics of the memory, in the order in which `sweep` does."""
     functions = unpack(kernels)
+    values, records, partial = borrow(values), borrow(records), borrow(partial)
     q = partial.shape[1] - 1
     for j in range(partial.shape[0]):
         sums = partial[j, :q]
         sums[:] = 0.0
         for i in range(j * leaf, min(n, (j + 1) * leaf)):
-            y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
+            y = record_at(values, offsets, i)
             add_row(functions, 1.0 / n, y, records[i], latent_size, form, sums)
 
 
@@ -151,7 +160,7 @@ def visit_at(
 ):  # fmt: skip
     """Visit one individual; for tests and for tools that look at one individual."""
     work = np.empty(max(1, work_size))
-    y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
+    y = record_at(values, offsets, i)
     key = stream(seed, i, iteration)
     return visitor.visit(unpack(kernels), theta, y, record, memories[i], settings, key, work)
 
@@ -171,7 +180,7 @@ def visit_each(
     functions, work = unpack(kernels), np.empty(max(1, work_size))
     for j in range(chosen.size):
         i = chosen[j]
-        y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
+        y = record_at(values, offsets, i)
         key = stream(seed, i, iteration)
         visitor.visit(functions, theta, y, records[j], memories[i], settings, key, work)
         out[j, :] = 0.0
@@ -198,13 +207,14 @@ def move_guarded(functions, target, rho, gamma, fast, s, theta, counts, before):
     then by projection; both are counted. `before` has room for both sequences.
     """
     q = s.size
-    assign(before[:q], fast)
-    assign(before[q:], s)
+    fast_before, s_before = segment(before, 0, q), segment(before, q, q)
+    assign(fast_before, fast)
+    assign(s_before, s)
     attempts = 6 if gamma > 0.0 and np.isfinite(s[0]) else 1
     for attempt in range(attempts):
         if attempt > 0:
-            assign(fast, before[:q])
-            assign(s, before[q:])
+            assign(fast, fast_before)
+            assign(s, s_before)
             if rho < 1.0:
                 rho *= 0.5
             else:
@@ -249,7 +259,7 @@ def conditional_loglik(
     for j in range(first, last):
         total = 0.0
         for i in range(j * leaf, min(n, (j + 1) * leaf)):
-            y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
+            y = record_at(values, offsets, i)
             for m in range(records.shape[1] // width):
                 if records[i, m * width] > 0.0:
                     assign(latent, records[i, m * width + 1 : (m + 1) * width])

@@ -69,6 +69,9 @@ class Model(ABC):
         Names of the free parameters, in the order of `params_of`.
     maximize_errors : dict of int to str
         Meaning of the codes that `maximize` returns.
+    linear_statistic : bool
+        Whether ``S(y, z)`` is linear in z, as for responsibilities; spares incremental
+        methods half of their additions.
     penalised : bool
         Whether `maximize` adds a penalty or a prior to the likelihood.
     """
@@ -87,6 +90,7 @@ class Model(ABC):
     work_size: int = 0
     param_names: list[str]
     maximize_errors: ClassVar[dict[int, str]] = {}
+    linear_statistic: bool = False
     penalised: bool = False
 
     @abstractmethod

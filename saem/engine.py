@@ -194,6 +194,12 @@ class Run:
         statistics = self.form == _loop.STATISTICS
         return self.model.stat_spec.size if statistics else self.bound.record_size
 
+    @property
+    def _linear(self) -> bool:
+        """Whether the change of a statistic is the statistic of the records' change."""
+        one_draw = self.bound.constant_size and self.bound.n_draws == 1
+        return self.model.linear_statistic and one_draw and self.form == _loop.RECORDS
+
     def _leaves_per_block(self, block_size: int | None) -> int:
         if block_size is None:
             return -(-self.n_leaves // (4 * self.n_threads))
@@ -375,7 +381,7 @@ class Run:
         self.status = _advance.advance(
             model.kernels, bound.visitor, model.values, model.offsets, self.theta, records,
             bound.memories, bound.settings, self.seed, self.k, model.n_individuals, code, batch,
-            model.latent_size, bound.record_size, self.form, bound.work_size, order,
+            model.latent_size, bound.record_size, self.form, self._linear, bound.work_size, order,
             order if second is None else second, self._slots, rho, gamma,
             self.average if averages else np.zeros(0), self.mean, self.reference, self.fast,
             self.s, self.counts,

@@ -57,6 +57,8 @@ def model_checks(model: Model) -> Iterator[Check]:
     if "surrogate" in model.capabilities:
         yield Check("the surrogate is affine in the statistic", lambda: _affine(model))
         yield Check("the M-step maximises the surrogate", lambda: _maximises(model))
+    if model.linear_statistic:
+        yield Check("the statistic is linear in the latent record", lambda: _linear(model))
     if {"surrogate", "expect"} <= model.capabilities and not model.penalised:
         yield Check("Fisher's identity", lambda: _fisher(model))
     if "expect" in model.capabilities:
@@ -211,11 +213,21 @@ def _fisher(model: Model) -> None:
         gain = _surrogate(model, expected, up) - _surrogate(model, expected, down)
         predicted = model.n_individuals * gain / (2 * step)
         # Variance floors are penalties, too small to matter: a wrong E-step differs by far more.
-        size = max(0.05, abs(observed), abs(predicted))
+        size = max(0.2, abs(observed), abs(predicted))
         require(
             abs(observed - predicted) <= 1e-3 * size,
             f"the log-likelihood has slope {observed:.6g}, the surrogate {predicted:.6g}",
         )
+
+
+def _linear(model: Model) -> None:
+    rng, q = np.random.default_rng(6), model.stat_spec.size
+    for i in range(min(5, model.n_individuals)):
+        first, second = rng.random(model.latent_size), rng.random(model.latent_size)
+        sums = np.zeros((3, q))
+        for latent, out in zip((first, second, first - second), sums, strict=True):
+            _calls.accumulate(model.kernels, 1.0, model.record_of(i), latent, out)
+        require_close(sums[2], sums[0] - sums[1], 1e-10, "statistic of a difference")
 
 
 def _pure(model: Model) -> None:
