@@ -51,6 +51,7 @@ class RecordMixture(Persisted, Model):
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"expect", "draw", "classify", "surrogate"})
+    linear_statistic = True
     n_components: int
     row_weights: Array
     n_params: int

@@ -222,6 +222,8 @@ class GaussianMixture(GaussianRows):
         """Choose the functions for a kind of rows, and lay out their vectors."""
         k, d, t = self.n_components, self.n_features, self.covariance_type
         self._kind = kind
+        # Conditional means of missing values enter by their squares.
+        self.linear_statistic = kind != "missing" or not layout.has_triangles(t)
         self._functions = layout.functions_of(t, kind)
         own = self._functions._asdict()
         self._derive = own.pop("derive")

@@ -101,6 +101,7 @@ class HiddenMarkov(Persisted, Model):
 
     name: ClassVar[str] = "hidden Markov model"
     capabilities: ClassVar[frozenset[str]] = frozenset({"expect", "draw", "classify", "surrogate"})
+    linear_statistic = True
     #: What the positive codes of `maximize` mean.
     maximize_errors: ClassVar[dict[int, str]] = {
         updates.EMPTY_STATE: "a state has lost all its rows; use fewer states or another start",

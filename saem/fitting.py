@@ -64,6 +64,7 @@ def fit(
     progress: bool = True,
     n_threads: int | None = None,
     block_size: int | None = None,
+    resolution: int | None = None,
 ) -> Any:
     """Fit a model.
 
@@ -90,6 +91,8 @@ def fit(
         Threads; all available by default.
     block_size : int, optional
         Individuals a thread takes at a time.
+    resolution : int, optional
+        Iterations per row of the trace for algorithms that visit batches; by default a pass.
 
     Returns
     -------
@@ -115,9 +118,9 @@ def fit(
         chosen = chosen.with_epochs(budget.value)  # a pass of batches costs an epoch at least
     combination = chosen.combine(model)
     entropy, rng = resolve_seed(seed)
-    options = {"n_threads": n_threads, "block_size": block_size}
+    options: dict[str, Any] = {"n_threads": n_threads, "block_size": block_size}
     theta = _start(model, combination, start, n_starts, entropy, rng, options)
-    run = Run(model, combination, theta, seed=entropy, **options)
+    run = Run(model, combination, theta, seed=entropy, resolution=resolution, **options)
     watchers = [*callbacks, Progress()] if progress else list(callbacks)
     epochs = budget.value if isinstance(budget, Epochs) else math.inf
     record = _watch(run, watchers, epochs)
