@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from saem import _loop
-from saem.algorithms import resolve
+from saem.algorithms import EM, resolve
 from saem.callbacks import Callback, Progress, Step
 from saem.contract import Array, Model
 from saem.engine import Combination, Run, Snapshot, iterate
@@ -78,7 +78,8 @@ def fit(
     start : ndarray, optional
         Packed parameters to start from, such as ``results.theta`` of another fit.
     n_starts : int
-        Starts to try by short runs: all for a few iterations, the better half
+        Starts to try by short runs (of EM, where the algorithm itself does not tell the
+        log-likelihood): all for a few iterations, the better half
         for twice as many, and so on; the last one goes on. Of use for models
         whose start is random (mixtures).
     budget : Epochs or Iterations, optional
@@ -162,11 +163,13 @@ def _start(
     if n_starts == 1:
         return candidates[0]
     if not combination.estep.gives_loglik or combination.proxy.name != "full":
-        raise OptionError(
-            f"n_starts={n_starts} needs an algorithm whose full pass gives the log-likelihood "
-            f"(EM); {combination.name} does not. Remedy: fit with 'em' first and pass "
-            "start=results.theta."
-        )
+        if "expect" not in model.capabilities:
+            raise OptionError(
+                f"n_starts={n_starts} needs the log-likelihood after short runs, which neither "
+                f"{combination.name} nor an exact E-step of {model.name} gives. Remedy: fit with "
+                "'em' first and pass start=results.theta."
+            )
+        combination = EM().combine(model)
     # Short runs of all, longer ones of the better half, and so on: the order after a
     # few iterations says little about the order at the end.
     length = _SHORT_RUN

@@ -14,7 +14,16 @@ from toys import FAIL, FROZEN, NOT_FINITE, Toy, toy_data
 
 import saem
 from saem import engine
-from saem.algorithms import EM, MCEM, SAEM, IncrementalEM, OnlineEM, algorithms
+from saem.algorithms import (
+    EM,
+    FIEM,
+    MCEM,
+    SAEM,
+    SVRGEM,
+    IncrementalEM,
+    OnlineEM,
+    algorithms,
+)
 from saem.callbacks import Callback, EarlyStop, Progress
 from saem.engine import Combination, Run, iterate
 from saem.estep import Exact, IndependentLaplace, MonteCarlo, PriorProposal, Quadrature
@@ -585,7 +594,12 @@ def test_a_start_resumes():
         ({"seed": -1}, "seed must be"),
         ({"seed": "one"}, "seed must be"),
         ({"n_starts": 0}, "n_starts=0"),
-        ({"n_starts": 2, "algorithm": "saem"}, "n_starts=2 needs"),
+        ({"resolution": 0, "algorithm": "iem"}, "resolution=0"),
+        ({"algorithm": SVRGEM(storage="disk")}, "storage='disk'"),
+        ({"algorithm": SVRGEM(step="fast")}, "step='fast'"),
+        ({"algorithm": SVRGEM(step=1.5)}, "step=1.5"),
+        ({"algorithm": FIEM(batch_size=0)}, "batch_size=0"),
+        ({"algorithm": EM(acceleration="warp")}, "acceleration='warp'"),
         ({"start": np.zeros(9)}, "start has shape"),
         ({"algorithm": SAEM(averaged=2.0)}, "averaged=2.0"),
         ({"algorithm": SAEM(power=0.2)}, "power=0.2"),
@@ -600,6 +614,19 @@ def test_a_start_resumes():
 def test_wrong_options(options, message):
     with pytest.raises(OptionError, match=message):
         Toy(toy_data()).fit(**{"seed": 0, **options})
+
+
+def test_several_starts_need_a_log_likelihood():
+    with pytest.raises(OptionError, match="n_starts=2 needs"):
+        decay_model().fit("saem", seed=0, n_starts=2)
+
+
+def test_resolution_of_the_trace():
+    model = mixture(60)
+    coarse = model.fit(FIEM(batch_size=5, n_epochs=2, step=0.1), seed=3)
+    fine = model.fit(FIEM(batch_size=5, n_epochs=2, step=0.1), seed=3, resolution=3)
+    assert len(fine.trace) == 4 * (len(coarse.trace) - 1) + 1
+    np.testing.assert_allclose(fine.params, coarse.params, rtol=1e-12)
 
 
 def test_parts_that_a_model_lacks():

@@ -5,12 +5,17 @@ import pytest
 
 from saem.exceptions import OptionError
 from saem.schedules import (
+    Adaptive,
     Constant,
     Geometric,
+    OnPasses,
     Polynomial,
+    Quadratic,
     Schedule,
+    TheoryStep,
     TwoPhase,
     as_schedule,
+    values,
 )
 
 
@@ -79,3 +84,50 @@ def test_numbers_and_functions_become_schedules():
 
     assert as_schedule(steps, "n") is steps
     assert isinstance(Constant(1.0), Schedule)
+
+
+def test_clock_of_passes():
+    gamma = OnPasses(TwoPhase(0, 2, 1.0), iterations_per_pass=4)
+    assert [gamma(k) for k in (0, 7, 8)] == [1.0, 1.0, 1.0]
+    assert gamma(12) == 0.5  # one pass after the second
+    with pytest.raises(OptionError, match="iterations_per_pass=0"):
+        OnPasses(Constant(1.0), 0)
+
+
+def test_step_of_the_theory():
+    assert TheoryStep(2.0).bind(1000, 5).value == pytest.approx(2.0 * 5 / 100.0)
+    assert TheoryStep(1.0).bind(8, 8).value == 1.0
+    with pytest.raises(OptionError, match="scale=0"):
+        TheoryStep(0)
+
+
+def test_quadratic_sample_sizes():
+    draws = Quadratic(10, 1, 50)
+    assert [draws(k) for k in (0, 3, 100)] == [10, 19, 50]
+    with pytest.raises(OptionError, match="start=0"):
+        Quadratic(0)
+
+
+@pytest.mark.parametrize(
+    ("cosine", "ratio", "cut", "expected"),
+    [
+        (0.9, 0.5, False, 0.2),  # shrank little, same direction: too short
+        (0.1, 0.5, False, 0.05),  # shrank little, another direction: noise
+        (0.1, 0.01, False, 0.1),  # shrank enough
+        (0.9, 1.5, False, 0.025),  # has grown
+        (0.9, 0.5, True, 0.025),  # left the admissible set
+    ],
+)
+def test_adaptive_steps(cosine, ratio, cut, expected):
+    assert Adaptive(0.1).after(0.1, cosine, ratio, cut) == pytest.approx(expected)
+
+
+def test_adaptive_steps_keep_their_bounds():
+    assert Adaptive(0.1).after(0.9, 1.0, 0.9, False) == 1.0
+    assert Adaptive(0.1, least=1e-3).after(1e-3, 0.0, 2.0, False) == 1e-3
+
+
+def test_values_are_those_of_the_calls():
+    for schedule in (Constant(0.3), Polynomial(), TwoPhase(1, 2, 0.7, 3.0)):
+        expected = [schedule(k) for k in range(3, 9)]
+        np.testing.assert_array_equal(values(schedule, 3, 6), expected)
