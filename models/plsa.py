@@ -91,7 +91,6 @@ class PLSA(Model):
 
     name: ClassVar[str] = "pLSA"
     capabilities: ClassVar[frozenset[str]] = frozenset({"expect", "draw", "surrogate"})
-    linear_statistic = True
     maximize_errors: ClassVar[dict[int, str]] = {
         kernels.NEGATIVE_COUNT: "an expected count of a word in a topic is negative or not finite",
         kernels.EMPTY_TOPIC: "a topic has lost all its words; use fewer topics, or alpha above 0",
