@@ -23,12 +23,24 @@ from ._records import expect_records
 from ._sums import mean_statistic
 from ._table import Table, chunks, read_table
 
-__all__ = ["IncompleteRows", "is_whole", "observed_moments", "read_incomplete", "read_weights"]
+__all__ = [
+    "IncompleteRows",
+    "is_number",
+    "is_whole",
+    "observed_moments",
+    "read_incomplete",
+    "read_weights",
+]
 
 
 def is_whole(value: Any) -> bool:
     """Whether an option is a whole number."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether an option is a real number, not-a-number included."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool | complex)
 
 
 def read_incomplete(X: Any, problems: Problems, names: list[str] | None = None) -> Table | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,8 @@ def read_counts(counts: Any, vocabulary: Any) -> Documents:
     matrix = csr_array(array, dtype=float, copy=True)
     matrix.sum_duplicates()
     if vocabulary is not None:
+        if isinstance(vocabulary, str) or not isinstance(vocabulary, Iterable):
+            raise DataError(f"vocabulary={vocabulary!r} must be a sequence of words.")
         names = [str(w) for w in vocabulary]
     if names is None:
         names = [f"w{w}" for w in range(matrix.shape[1])]

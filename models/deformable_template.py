@@ -18,6 +18,7 @@ from saem.exceptions import DataError, ModelError, Problems
 from saem.statistics import Packed
 
 from . import _template_kernels as kernels
+from ._incomplete import is_number, is_whole
 from ._latent_gaussian import LatentGaussianResults, repeated
 from ._template_geometry import Geometry
 
@@ -106,7 +107,7 @@ class DeformableTemplate(Model):
             ("landmarks", landmarks),
             ("deformation_landmarks", deformation_landmarks),
         ):
-            if not isinstance(size, int) or size < 1:
+            if not is_whole(size) or size < 1:
                 problems.add(f"{name}={size!r} must be a whole number of at least 1")
         if covariance not in ("shared", "full"):
             problems.add(f"covariance={covariance!r} must be 'shared' or 'full'")
@@ -116,10 +117,10 @@ class DeformableTemplate(Model):
             "prior_scale": prior_scale,
         }
         for name, value in positive.items():
-            if value is not None and not 0.0 < value < np.inf:
+            if value is not None and not (is_number(value) and 0.0 < value < np.inf):
                 problems.add(f"{name}={value!r} must be a number above 0")
         for name, value in (("ridge", ridge), ("prior_weight", prior_weight)):
-            if not 0.0 <= value < np.inf:
+            if not (is_number(value) and 0.0 <= value < np.inf):
                 problems.add(f"{name}={value!r} must be a number of at least 0")
         problems.raise_if_any(ModelError)
         self.images = _read_images(images)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from saem.exceptions import Problems, nearest
+from saem.exceptions import ModelError, Problems, nearest
 
 from ._column_given import Block
 from ._mixture_columns import FAMILIES, Column, Source, infer_family, levels_of
@@ -58,6 +58,11 @@ class MixedMixture(ColumnMixture):
         init: str | Mapping[str, Any] = "kmeans++",
         alpha: float = 1e-9,
     ) -> None:
+        if families is not None and not isinstance(families, Mapping):
+            raise ModelError(
+                f"families={families!r} must be a dict from columns to families, such as "
+                "{'wait': 'gamma'}."
+            )
         self.families = dict(families or {})
         super().__init__(X, n_components, weights=weights, init=init, alpha=alpha)
 

@@ -18,7 +18,7 @@ from saem.exceptions import DataError, ModelError, OptionError, Problems
 from saem.statistics import Packed
 
 from . import _plsa_kernels as kernels
-from ._incomplete import read_weights
+from ._incomplete import is_number, is_whole, read_weights
 from ._plsa_data import Documents, read_counts
 
 if TYPE_CHECKING:
@@ -112,10 +112,10 @@ class PLSA(Model):
         pseudo_counts = {"alpha": alpha}
         if alpha_documents is not None:
             pseudo_counts["alpha_documents"] = alpha_documents
-        if not isinstance(n_topics, int | np.integer) or n_topics < 1:
+        if not is_whole(n_topics) or n_topics < 1:
             problems.add(f"n_topics={n_topics!r} must be a whole number of at least 1")
         for name, value in pseudo_counts.items():
-            if not (isinstance(value, int | float) and 0.0 <= value < np.inf):
+            if not (is_number(value) and 0.0 <= value < np.inf):
                 problems.add(f"{name}={value!r} must be a number of at least 0")
         problems.raise_if_any(ModelError)
         self.documents: Documents = read_counts(counts, vocabulary)

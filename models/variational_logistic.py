@@ -20,7 +20,7 @@ from saem.statistics import Packed
 
 from . import _variational_logistic_kernels as kernels
 from ._binary import mean_expit, read_binary
-from ._incomplete import read_weights
+from ._incomplete import is_number, is_whole, read_weights
 from ._records import expect_records
 from ._table import read_table
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["VariationalLogistic", "VariationalLogisticResults", "simulate"]
+
+#: Squares of smaller prior scales have no inverse.
+_NARROWEST = 1e-150
 
 
 class VariationalLogistic(Model):
@@ -107,9 +110,11 @@ class VariationalLogistic(Model):
         weights: ArrayLike | None = None,
     ) -> None:
         problems = Problems("the logistic regression")
-        if not (isinstance(prior_scale, int | float) and 0.0 < prior_scale < np.inf):
-            problems.add(f"prior_scale={prior_scale!r} must be a number above 0")
-        if not (isinstance(n_nodes, int) and 2 <= n_nodes <= 200):
+        if not (is_number(prior_scale) and _NARROWEST < prior_scale < 1.0 / _NARROWEST):
+            problems.add(
+                f"prior_scale={prior_scale!r} must be a number above 0 with a finite square"
+            )
+        if not (is_whole(n_nodes) and 2 <= n_nodes <= 200):
             problems.add(f"n_nodes={n_nodes!r} must be a whole number from 2 to 200")
         problems.raise_if_any(ModelError)
         table = read_table(X, problems)
