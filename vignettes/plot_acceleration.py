@@ -118,7 +118,7 @@ for d in DISTANCES:
 # Why Anderson saves more
 # -----------------------
 #
-# With missing fraction f EM needs ``log(1e-8) / log(f)`` passes or so: in proportion to 1 / (1 - f).
+# With missing fraction f EM needs some ``log(1e-8) / log(f)`` passes, in proportion to 1 / (1 - f).
 # A method that finds the slow directions and solves for them depends on f weakly. On logarithmic
 # axes the slopes tell.
 
