@@ -121,7 +121,7 @@ class Stream:
         FitError
             If the M-step fails; the state before the chunk is kept.
         """
-        model = self.model.with_data(data)  # type: ignore[attr-defined]
+        model = self.model.with_data(data)
         run, kept = self._bind(model, self._run), self._run.state_dict()
         order = run.rng.permutation(model.n_individuals).astype(np.int64)
         whole = order.size // self._batch * self._batch

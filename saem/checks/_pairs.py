@@ -6,6 +6,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,21 +85,19 @@ def proxy_checks(model: Model) -> Iterator[Check]:
         name = proxy.name
         yield Check(
             f"{name}: a batch of everybody is a full pass",
-            lambda proxy=proxy: _everybody(model, estep, proxy),
+            partial(_everybody, model, estep, proxy),
         )
     for proxy in _proxies(_BATCH)[1:]:
-        yield Check(
-            f"{proxy.name}: stays at the maximum", lambda proxy=proxy: _stays(model, estep, proxy)
-        )
+        yield Check(f"{proxy.name}: stays at the maximum", partial(_stays, model, estep, proxy))
     for proxy in _proxies(1)[1:]:
         yield Check(
             f"{proxy.name}: its mean over the index is the full statistic",
-            lambda proxy=proxy: _unbiased(model, estep, proxy),
+            partial(_unbiased, model, estep, proxy),
         )
     for proxy in (Anchor(_BATCH), AnchorAnew(_BATCH), Recursive(_BATCH)):
         yield Check(
             f"{proxy.name}: no correction right after a full pass",
-            lambda proxy=proxy: _no_correction(model, estep, proxy),
+            partial(_no_correction, model, estep, proxy),
         )
     yield Check("a shared permutation for both batches is refused", _shared_permutation)
     if {"draw", "gaussian"} & model.capabilities:
@@ -128,7 +127,7 @@ def _short(algorithm: Algorithm) -> Algorithm:
     if isinstance(algorithm, alg.SAEM):
         return replace(algorithm, n_burn_in=1, n_exploration=3, n_smoothing=8)
     if hasattr(algorithm, "batch_size"):
-        return replace(algorithm, batch_size=_BATCH)
+        return replace(algorithm, batch_size=_BATCH)  # type: ignore[type-var]
     return algorithm
 
 
@@ -356,7 +355,7 @@ def _shared_permutation() -> None:
 def _one_step(model: Model) -> None:
     estep = MonteCarlo(moves=alg.SAEM_MOVES)
     one = alg.StochasticEM(estep, n_iter=5)
-    same = [
+    same: list[Algorithm | Combination] = [
         alg.MCEM(estep, n_draws=1, n_iter=5),
         Combination("saem", estep, Full(), Constant(1.0), Constant(1.0), 5),
     ]
