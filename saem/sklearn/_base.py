@@ -14,7 +14,7 @@ from saem.exceptions import DataError, OptionError, Problems
 from saem.sklearn._fitting import best_run, check_run_options, seeds_of
 from saem.streaming import Stream
 
-__all__ = ["Estimator", "rebuilt", "stored"]
+__all__ = ["Estimator", "RowEstimator", "rebuilt", "stored"]
 
 _RUN_PARAMETERS = """tol : float
     EM stops when an iteration changes the mean log-likelihood of a row by less than this
@@ -247,6 +247,66 @@ class Estimator(BaseEstimator):
                 stream.n_seen = kept["n_seen"]
                 state["_stream"] = stream
         super().__setstate__(state)
+
+
+class RowEstimator(Estimator):
+    """Base of estimators whose data are rows without responses, with a density."""
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Estimate the parameters.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            NaN where a value is missing (at random), if the model takes missing values.
+        y : None
+            Not used.
+        sample_weight : array_like of shape (n_samples,), optional
+            At least 0. A weight of 2 is the same as the row standing there twice.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            With all that is wrong with data and options.
+        RuntimeError
+            If every run failed, such as by a component that lost its rows.
+        """
+        rows = self._read(X, reset=True)
+        return self._fit(rows, self._weights(sample_weight, rows), len(rows))
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Take in a chunk of rows: the first is fitted, others move the estimates by online EM.
+
+        The estimates are those of the averaged statistic (`saem.Stream`). The first chunk
+        should hold some tens of rows for each component. `algorithm` is that of the first
+        chunk.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+        y : None
+            Not used.
+
+        Returns
+        -------
+        self
+        """
+        rows = self._read(X, reset=self._first_chunk)
+        return self._partial_fit(rows, len(rows))
+
+    def score_samples(self, X: Any) -> Array:
+        """Log-likelihood of the observed values of each row, of shape (n_samples,)."""
+        self._check_fitted()
+        log_lik: Array = self._model.score_samples(self._theta, self._read(X, reset=False))
+        return log_lik
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean log-likelihood of a row."""
+        return float(self.score_samples(X).mean())
 
 
 def stored(model: Any) -> tuple[type, dict[str, Any]]:

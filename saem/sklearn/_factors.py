@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from saem import models
 from saem.contract import Array, Model
-from saem.sklearn._base import Estimator
+from saem.sklearn._base import RowEstimator
 
 __all__ = ["PPCA", "FactorAnalysis"]
 
@@ -24,7 +24,7 @@ _ESTIMATES = """components_ : ndarray of shape (n_components, n_features)
 mean_ : ndarray of shape (n_features,)"""
 
 
-class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowEstimator):
     """Factor analysis with missing values and weights.
 
     Parameters
@@ -98,45 +98,6 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimato
     def _n_features_out(self) -> int:
         return int(self.components_.shape[0])
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Estimate mean, loadings and noise.
-
-        Parameters
-        ----------
-        X : array_like of shape (n_samples, n_features)
-        y : None
-            Not used.
-        sample_weight : array_like of shape (n_samples,), optional
-            At least 0. A weight of 2 is the same as the row standing there twice.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            With all that is wrong with data and options.
-        """
-        rows = self._read(X, reset=True)
-        return self._fit(rows, self._weights(sample_weight, rows), len(rows))
-
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Take in a chunk of rows: the first is fitted, others move the estimates by online EM.
-
-        Parameters
-        ----------
-        X : array_like of shape (n_samples, n_features)
-        y : None
-            Not used.
-
-        Returns
-        -------
-        self
-        """
-        rows = self._read(X, reset=self._first_chunk)
-        return self._partial_fit(rows, len(rows))
-
     def transform(self, X: Any) -> Array:
         """Posterior means of the factors, of shape (n_samples, n_components)."""
         self._check_fitted()
@@ -168,16 +129,6 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimato
     def get_precision(self) -> Array:
         """Inverse covariance of the model, of shape (n_features, n_features)."""
         return np.asarray(np.linalg.inv(self.get_covariance()))
-
-    def score_samples(self, X: Any) -> Array:
-        """Log-likelihood of the observed values of each row, of shape (n_samples,)."""
-        self._check_fitted()
-        log_lik: Array = self._model.score_samples(self._theta, self._read(X, reset=False))
-        return log_lik
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-likelihood of a row."""
-        return float(self.score_samples(X).mean())
 
 
 class PPCA(FactorAnalysis):

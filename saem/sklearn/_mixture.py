@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from sklearn.base import DensityMixin
 
 from saem.contract import Array
 from saem.exceptions import OptionError, nearest
-from saem.sklearn._base import Estimator
+from saem.sklearn._base import RowEstimator
 from saem.sklearn._fitting import seeds_of
 
 __all__ = ["Mixture", "named_start"]
@@ -35,52 +35,10 @@ def named_start(given: Any, known: dict[str, str]) -> Any:
     return known[given]
 
 
-class Mixture(DensityMixin, Estimator):
+class Mixture(DensityMixin, RowEstimator):
     """Base of the mixtures: clusters, densities, samples, criteria."""
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Estimate the components.
-
-        Parameters
-        ----------
-        X : array_like of shape (n_samples, n_features)
-        y : None
-            Not used.
-        sample_weight : array_like of shape (n_samples,), optional
-            At least 0. A weight of 2 is the same as the row standing there twice.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            With all that is wrong with data and options.
-        RuntimeError
-            If every run failed, such as by a component that lost its rows.
-        """
-        rows = self._read(X, reset=True)
-        return self._fit(rows, self._weights(sample_weight, rows), len(rows))
-
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Take in a chunk of rows: the first is fitted, others move the estimates by online EM.
-
-        The estimates are those of the averaged statistic (`saem.Stream`). The first chunk
-        should hold some tens of rows of every component.
-
-        Parameters
-        ----------
-        X : array_like of shape (n_samples, n_features)
-        y : None
-            Not used.
-
-        Returns
-        -------
-        self
-        """
-        rows = self._read(X, reset=self._first_chunk)
-        return self._partial_fit(rows, len(rows))
+    score = RowEstimator.score  # not the empty one of the mixin
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> NDArray[np.intp]:
         """Fit, and return the most probable component of each row, of shape (n_samples,).
@@ -92,28 +50,15 @@ class Mixture(DensityMixin, Estimator):
         """
         return self.fit(X, y, sample_weight).predict(X)
 
-    def _posterior(self, X: Any) -> tuple[Array, Array]:
-        self._check_fitted()
-        posterior: tuple[Array, Array] = self._model.posterior(
-            self._theta, self._read(X, reset=False)
-        )
-        return posterior
-
     def predict(self, X: Any) -> NDArray[np.intp]:
         """Most probable component of each row, of shape (n_samples,)."""
         return self.predict_proba(X).argmax(axis=1)
 
     def predict_proba(self, X: Any) -> Array:
         """Posterior probabilities of the components, of shape (n_samples, n_components)."""
-        return self._posterior(X)[0]
-
-    def score_samples(self, X: Any) -> Array:
-        """Log-likelihood of each row, of shape (n_samples,)."""
-        return self._posterior(X)[1]
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-likelihood of a row."""
-        return float(self.score_samples(X).mean())
+        self._check_fitted()
+        probabilities: Array = self._model.predict_proba(self._theta, self._read(X, reset=False))
+        return probabilities
 
     def sample(self, n_samples: int = 1) -> tuple[Any, NDArray[np.intp]]:
         """Draw rows from the fitted mixture.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
@@ -10,13 +10,13 @@ from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from saem import models
 from saem.contract import Array, Model
 from saem.exceptions import OptionError
-from saem.sklearn._base import Estimator
+from saem.sklearn._base import RowEstimator
 from saem.sklearn._fitting import seeds_of
 
 __all__ = ["MultivariateNormal"]
 
 
-class MultivariateNormal(OneToOneFeatureMixin, TransformerMixin, Estimator):
+class MultivariateNormal(OneToOneFeatureMixin, TransformerMixin, RowEstimator):
     """Imputer by a multivariate normal distribution, fitted by maximum likelihood.
 
     Parameters
@@ -93,46 +93,6 @@ class MultivariateNormal(OneToOneFeatureMixin, TransformerMixin, Estimator):
         parts = model.components(theta)
         self.location_, self.covariance_ = parts["mean"], parts["covariance"]
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Estimate mean and covariance.
-
-        Parameters
-        ----------
-        X : array_like of shape (n_samples, n_features)
-            NaN where a value is missing (at random).
-        y : None
-            Not used.
-        sample_weight : array_like of shape (n_samples,), optional
-            At least 0. A weight of 2 is the same as the row standing there twice.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            With all that is wrong with data and options, such as a column without values.
-        """
-        rows = self._read(X, reset=True)
-        return self._fit(rows, self._weights(sample_weight, rows), len(rows))
-
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Take in a chunk of rows: the first is fitted, others move the estimates by online EM.
-
-        Parameters
-        ----------
-        X : array_like of shape (n_samples, n_features)
-        y : None
-            Not used.
-
-        Returns
-        -------
-        self
-        """
-        rows = self._read(X, reset=self._first_chunk)
-        return self._partial_fit(rows, len(rows))
-
     def transform(self, X: Any) -> Array:
         """Rows whose missing values are filled in, of shape (n_samples, n_features)."""
         self._check_fitted()
@@ -146,13 +106,3 @@ class MultivariateNormal(OneToOneFeatureMixin, TransformerMixin, Estimator):
         else:
             filled = model.impute(self._theta, rows)
         return np.where(holes, filled, rows)  # observed values to the bit
-
-    def score_samples(self, X: Any) -> Array:
-        """Log-likelihood of the observed values of each row, of shape (n_samples,)."""
-        self._check_fitted()
-        log_lik: Array = self._model.score_samples(self._theta, self._read(X, reset=False))
-        return log_lik
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-likelihood of a row."""
-        return float(self.score_samples(X).mean())
