@@ -132,6 +132,8 @@ for name, slope in slopes.items():
     passes = [cost[d, name] for d in DISTANCES]
     axes.loglog(1 / slack, passes, "o-", label=f"{name}, slope {slope:.2f}")
 axes.set(xlabel="1 / (fraction of information observed)", ylabel="passes to 1e-8")
+axes.set_xticks(1 / slack, [f"{1 / value:.0f}" for value in slack])
+axes.minorticks_off()
 axes.legend()
 print({name: round(slope, 2) for name, slope in slopes.items()})
 assert 0.9 < slopes["EM"] < 1.15

@@ -63,8 +63,11 @@ assert max(slopes) < 1e-5
 
 
 def fits(algorithm):
-    """Fits of one algorithm to all data sets."""
-    return [model.fit(algorithm, start=start, seed=7, progress=False) for model, start in problems]
+    """Fits of one algorithm to all data sets, each with a seed of its own."""
+    return [
+        model.fit(algorithm, start=start, seed=seed, progress=False)
+        for seed, (model, start) in enumerate(problems)
+    ]
 
 
 def squared_errors(runs, epochs):

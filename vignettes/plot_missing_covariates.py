@@ -104,7 +104,7 @@ def rms(gaps):
     return np.sqrt(np.mean(gaps**2, axis=0))
 
 
-fig, panels = plt.subplots(2, 2, figsize=(8, 6), layout="constrained", sharey=True)
+fig, panels = plt.subplots(2, 2, figsize=(8, 6.4), layout="constrained", sharey=True)
 for row, case in zip(panels, cases, strict=True):
     for name in algorithms:
         passes, draws, gaps = course(case, name, "x0")
@@ -115,7 +115,8 @@ for row, case in zip(panels, cases, strict=True):
     row[1].set(title=case)
 panels[1, 0].set_xlabel("passes (visits / n)")
 panels[1, 1].set_xlabel("simulations / n")
-panels[0, 0].legend()
+handles, labels = panels[0, 0].get_legend_handles_labels()
+fig.legend(handles, labels, loc="outside lower center", ncols=3)
 
 # %%
 # Passes and simulations until the error is below a quarter of a standard error, for good.

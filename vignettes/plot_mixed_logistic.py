@@ -91,7 +91,7 @@ for axes, parameter in zip(panels, COEFFICIENTS, strict=True):
     axes.axhline(0.0, color="0.5", lw=0.8)
     axes.set(title=parameter, xlabel="passes (visits / N)", ylim=(-6, 8))
 panels[0].set_ylabel("distance to the reference\n[standard errors]")
-panels[0].legend(title="batch")
+panels[2].legend(title="batch", ncols=2)
 
 # %%
 # Passes until the median intercept is within 1 standard error of the reference, and the noise: the

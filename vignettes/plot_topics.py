@@ -185,7 +185,7 @@ def by_iterations(name, passes):
     out = []
     for run, (_, values) in zip(runs[name], curves[name], strict=True):
         iterations = run.trace["iteration"].to_numpy()
-        last = np.searchsorted(iterations, passes * per_pass + 1, side="right") - 1
+        last = np.searchsorted(iterations, passes * per_pass + (name != "EM"), side="right") - 1
         out.append(values[last])
     return np.array(out)
 
