@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from saem import models
 from saem.contract import Array, Model
-from saem.exceptions import DataError, OptionError, SaemWarning
+from saem.exceptions import DataError, OptionError, Problems, SaemWarning
+from saem.models.column_mixture import ColumnMixture
 from saem.sklearn._mixture import Mixture, named_start
+
+if TYPE_CHECKING:
+    from saem.models._mixture_columns import Source
 
 __all__ = [
     "STARTS",
@@ -35,10 +41,15 @@ alpha : float
 [run parameters]"""
 
 
+_FRACTIONS = """fractions : {"warn", "error"}
+    What to do where the data of the fit hold values that are not whole numbers: warn and use
+    the quasi-likelihood, the same function of the values; or refuse them."""
+
+
 class ColumnEstimator(Mixture):
     """Base of mixtures whose columns are independent given the component; NaN is missing."""
 
-    _docs: ClassVar[dict[str, str]] = {"[column parameters]": _COMMON}
+    _docs: ClassVar[dict[str, str]] = {"[column parameters]": _COMMON, "[fractions]": _FRACTIONS}
     _model_class: ClassVar[str]
     #: Attributes of the estimates and their names in `components`.
     _estimates: ClassVar[dict[str, str]]
@@ -75,11 +86,15 @@ class ColumnEstimator(Mixture):
         return tags
 
     def _make(self, data: Any, weights: Array | None, *, stream: bool) -> Model:
-        model: Model = getattr(models, self._model_class)(
+        model: Model = self._model_type()(
             self._named(data), self.n_components, weights=weights, alpha=self.alpha,
             init=named_start(self.init_params, STARTS), **self._options(),
         )  # fmt: skip
         return model
+
+    def _model_type(self) -> Any:
+        """Class of the model."""
+        return getattr(models, self._model_class)
 
     def _options(self) -> dict[str, Any]:
         """Further options of the model."""
@@ -98,11 +113,79 @@ class ColumnEstimator(Mixture):
             setattr(self, attribute, parts[name])
 
 
-class PoissonMixture(ColumnEstimator):
+class _AnyCounts(ColumnMixture):
+    """Reads numbers of at least 0 as counts, whole or not."""
+
+    def _read(self, source: Source, problems: Problems) -> Array:
+        other = copy.copy(self)
+        other.columns = [replace(column, family="exponential") for column in self.columns]
+        return super(_AnyCounts, other)._read(source, problems)
+
+
+class QuasiPoisson(_AnyCounts, models.PoissonMixture):
+    """Poisson mixture of fractional counts, by its quasi-likelihood."""
+
+
+class QuasiMultinomial(_AnyCounts, models.MultinomialMixture):
+    """Multinomial mixture of fractional counts, by its quasi-likelihood."""
+
+
+_ANY_COUNTS = {"PoissonMixture": QuasiPoisson, "MultinomialMixture": QuasiMultinomial}
+
+
+class CountMixture(ColumnEstimator):
+    """Base of the mixtures of counts."""
+
+    _positive = True
+    _counts = True
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        fractions: str = "warn",
+        init_params: Any = "kmeans",
+        alpha: float = 1e-9,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+        n_init: int = 1,
+        random_state: Any = None,
+        algorithm: Any = "em",
+        batch_size: int = 64,
+    ) -> None:
+        super().__init__(
+            n_components, init_params=init_params, alpha=alpha, tol=tol, max_iter=max_iter,
+            n_init=n_init, random_state=random_state, algorithm=algorithm, batch_size=batch_size,
+        )  # fmt: skip
+        self.fractions = fractions
+
+    def _read(self, X: Any, *, reset: bool) -> Array:
+        if self.fractions not in ("warn", "error"):
+            raise OptionError(f"fractions={self.fractions!r} is not one of 'warn', 'error'.")
+        rows: Array = super()._read(X, reset=reset)
+        if reset:
+            with np.errstate(invalid="ignore"):
+                fractional = np.any(np.abs(rows - np.floor(rows)) > 0.0)  # false for NaN
+            self._whole = self.fractions == "error" or not fractional
+            if not self._whole:
+                warnings.warn(
+                    "X holds values that are not whole numbers; they count as they are, by the "
+                    "quasi-likelihood. Remedy: give raw counts; fractions='error' refuses others.",
+                    SaemWarning,
+                    stacklevel=4,
+                )
+        return rows
+
+    def _model_type(self) -> Any:
+        return super()._model_type() if self._whole else _ANY_COUNTS[self._model_class]
+
+
+class PoissonMixture(CountMixture):
     """Mixture of independent Poisson counts.
 
     Parameters
     ----------
+    [fractions]
     [column parameters]
 
     Attributes
@@ -121,15 +204,14 @@ class PoissonMixture(ColumnEstimator):
 
     _model_class = "PoissonMixture"
     _estimates: ClassVar[dict[str, str]] = {"rates_": "rates"}
-    _positive = True
-    _counts = True
 
 
-class MultinomialMixture(ColumnEstimator):
+class MultinomialMixture(CountMixture):
     """Mixture of multinomial rows of counts; the total of a row is taken as given.
 
     Parameters
     ----------
+    [fractions]
     [column parameters]
 
     Attributes
@@ -148,8 +230,6 @@ class MultinomialMixture(ColumnEstimator):
     _model_class = "MultinomialMixture"
     _estimates: ClassVar[dict[str, str]] = {"probabilities_": "probabilities"}
     _allow_nan = False  # without one count the total is not known
-    _positive = True
-    _counts = True
 
     def _slim(self, model: Any) -> Any:
         return model  # samples draw their totals from the data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,7 +10,7 @@ import numpy as np
 from sklearn.utils.validation import _num_samples, validate_data
 
 from saem.contract import Array
-from saem.exceptions import DataError, OptionError
+from saem.exceptions import DataError, OptionError, SaemWarning
 from saem.sklearn._columns import ColumnEstimator
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ class _Levels(ColumnEstimator):
 
     def _read(self, X: Any, *, reset: bool) -> pd.DataFrame:
         """Rows as a frame, categorical columns with the levels of the fit."""
-        if self.handle_unknown not in ("error", "missing"):
+        if self.handle_unknown not in ("warn", "error", "missing"):
             raise OptionError(
-                f"handle_unknown={self.handle_unknown!r} is not one of 'error', 'missing'."
+                f"handle_unknown={self.handle_unknown!r} is not one of 'warn', 'error', 'missing'."
             )
         frame = self._frame(X, reset)
         if reset:
@@ -80,16 +81,27 @@ class _Levels(ColumnEstimator):
         for name, levels in self._levels.items():
             values = frame[name].astype(object)
             unknown = ~(values.isin(list(levels)) | values.isna())
-            if unknown.any() and self.handle_unknown == "error":
-                raise DataError(
-                    f"column {name!r} holds {values[unknown].iloc[0]!r}, which is not among the "
-                    f"{len(levels)} levels of the fit. Remedy: handle_unknown='missing', or "
-                    "declare all levels."
-                )
+            if unknown.any():
+                self._report(name, values[unknown].iloc[0], len(levels))
             frame[name] = pd.Series(
                 pd.Categorical(values.where(~unknown), categories=list(levels)), index=frame.index
             )
         return frame
+
+    def _report(self, name: str, value: Any, n_levels: int) -> None:
+        """Refuse a level that the fit did not see, or warn of it."""
+        text = (
+            f"column {name!r} holds {value!r}, which is not among the {n_levels} levels of the fit"
+        )
+        if self.handle_unknown == "error":
+            raise DataError(f"{text}. Remedy: handle_unknown='missing', or declare all levels.")
+        if self.handle_unknown == "warn":
+            warnings.warn(
+                f"{text}, and counts as missing. Remedy: handle_unknown='missing', or declare all "
+                "levels.",
+                SaemWarning,
+                stacklevel=6,
+            )
 
     def _named(self, X: Any) -> Any:
         return X
@@ -117,8 +129,8 @@ class CategoricalMixture(_Levels):
     categories : "auto" or list of array_like
         Levels of each column. ``"auto"``: the values in the data of the fit (of the first
         chunk), or the categories that a pandas column declares.
-    handle_unknown : {"error", "missing"}
-        Whether other values are refused, or count as missing.
+    handle_unknown : {"warn", "missing", "error"}
+        Whether other values count as missing, with or without a warning, or are refused.
     [column parameters]
 
     Attributes
@@ -145,7 +157,7 @@ class CategoricalMixture(_Levels):
         n_components: int = 1,
         *,
         categories: Any = "auto",
-        handle_unknown: str = "error",
+        handle_unknown: str = "warn",
         init_params: Any = "kmeans",
         alpha: float = 1e-9,
         tol: float = 1e-6,
@@ -194,8 +206,9 @@ class MixedMixture(_Levels):
         for a tuple of columns, ``"multinomial"``. Others are judged by their type: booleans
         are Bernoulli, integers of at least 0 Poisson, other numbers Gaussian, all else
         categorical.
-    handle_unknown : {"error", "missing"}
-        Whether levels that the fit did not see are refused, or count as missing.
+    handle_unknown : {"warn", "missing", "error"}
+        Whether levels that the fit did not see count as missing, with or without a warning, or
+        are refused.
     [column parameters]
 
     Attributes
@@ -224,7 +237,7 @@ class MixedMixture(_Levels):
         n_components: int = 1,
         *,
         families: Mapping[Any, str] | None = None,
-        handle_unknown: str = "error",
+        handle_unknown: str = "warn",
         init_params: Any = "kmeans",
         alpha: float = 1e-9,
         tol: float = 1e-6,

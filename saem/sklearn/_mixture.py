@@ -38,6 +38,8 @@ def named_start(given: Any, known: dict[str, str]) -> Any:
 class Mixture(DensityMixin, RowEstimator):
     """Base of the mixtures: clusters, densities, samples, criteria."""
 
+    n_components: int
+
     score = RowEstimator.score  # not the empty one of the mixin
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> NDArray[np.intp]:
