@@ -87,6 +87,7 @@ class StudentMixture(RecordMixture):
     11
     """
 
+    linear_statistic = False  # products of latent weights and indicators
     name: ClassVar[str] = "Student mixture"
     #: What the positive codes of `maximize` mean.
     maximize_errors: ClassVar[dict[int, str]] = {
