@@ -19,6 +19,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from threadpoolctl import threadpool_limits
 
 import saem
 import saem.sklearn as face
@@ -38,6 +39,13 @@ SLOW = [
     face.PLSA(), face.GaussianMixture(2, algorithm="fiem"), face.GaussianMixture(2, n_init=3),
     face.StudentMixture(algorithm="squarem-em"), face.MultivariateNormal(algorithm="saem"),
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread_for_linear_algebra():
+    """Threads that wait for each other on a busy machine take more time than these problems."""
+    with threadpool_limits(1):
+        yield
 
 
 def reasons(estimator):
