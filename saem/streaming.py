@@ -78,21 +78,22 @@ class Stream:
         if gamma is not None:
             algorithm = OnlineEM(batch_size=batch_size, average=True, gamma=gamma)
         self.model, self._algorithm, self._batch = model, algorithm, batch_size
-        self._run = self._bind(model, None, seed)
         if start is not None:
             model.check_theta(np.asarray(start, dtype=float))
-            self._run.theta[:] = start
+        self._run = self._bind(model, None, seed, start)
         self._run.algorithm.proxy.start(self._run)
         self.n_seen = model.n_individuals
 
-    def _bind(self, model: Model, before: Run | None, seed: SeedLike = None) -> Run:
+    def _bind(
+        self, model: Model, before: Run | None, seed: SeedLike = None, start: Array | None = None
+    ) -> Run:
         """Make a run on a chunk that goes on where another stopped."""
         combination = self._algorithm.combine(model)
         # Averaging begins when the first chunk has been seen.
         object.__setattr__(combination, "average_from", 0)
         if before is None:
             run = Run(model, combination, np.zeros(model.theta_spec.size), seed=seed, n_threads=1)
-            run.theta[:] = model.start(run.rng)
+            run.theta[:] = model.start(run.rng) if start is None else start
             return run
         run = Run(model, combination, before.theta, seed=before.seed, n_threads=1)
         run.rng = before.rng
