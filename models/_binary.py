@@ -21,6 +21,8 @@ from saem._math import exp, log
 from saem.contract import Array
 from saem.exceptions import Problems
 
+from ._table import as_array
+
 __all__ = ["log_expit", "mean_expit", "read_binary", "working_response"]
 
 
@@ -56,7 +58,9 @@ def read_binary(y: Any, n: int, problems: Problems) -> Array:
     problems : Problems
         Gathers what is wrong.
     """
-    array = np.asarray(y)
+    array = as_array(y, "y", problems)
+    if array is None:
+        return np.zeros(n)
     if array.dtype.kind not in "iufb":
         problems.add(f"y has dtype {array.dtype}; it must be 0 and 1, or False and True")
         return np.zeros(n)

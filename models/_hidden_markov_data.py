@@ -12,6 +12,7 @@ from saem.exceptions import Problems, nearest
 
 from . import _hidden_markov_kernels as kernels
 from ._incomplete import add_empty_columns, is_whole, observed_moments, read_incomplete
+from ._table import as_array, shape_of
 
 __all__ = [
     "KINDS",
@@ -56,7 +57,7 @@ def read_sequences(
     Sequences or None
         None where X cannot be read.
     """
-    several = isinstance(X, list | tuple) and len(X) > 0 and np.ndim(X[0]) > 0
+    several = isinstance(X, list | tuple) and len(X) > 0 and len(shape_of(X[0])) > 0
     if not several:
         return _read_stacked(X, lengths, problems, names)
     if lengths is not None:
@@ -84,7 +85,7 @@ def read_sequences(
 
 def _column(X: Any) -> Any:
     """One column where X has one dimension."""
-    return X if hasattr(X, "columns") or np.ndim(X) != 1 else np.asarray(X).reshape(-1, 1)
+    return X if hasattr(X, "columns") or len(shape_of(X)) != 1 else np.asarray(X).reshape(-1, 1)
 
 
 def _read_stacked(
@@ -96,7 +97,9 @@ def _read_stacked(
     n = len(table.values)
     if lengths is None:
         return Sequences(table.values, np.array([n]), table.names)
-    sizes = np.asarray(lengths)
+    sizes = as_array(lengths, "lengths", problems)
+    if sizes is None:
+        return None
     if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or sizes.size == 0:
         problems.add("lengths must be whole numbers, one for each sequence")
         return None
@@ -185,7 +188,7 @@ def check_options(
         ("emission", emission, ("gaussian", "categorical")),
         ("covariance_type", covariance_type, ("diag", "full")),
     ):
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             close = nearest(str(value), known)
             problems.add(
                 f"{option}={value!r} is not one of {', '.join(map(repr, known))}",

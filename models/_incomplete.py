@@ -25,6 +25,7 @@ from ._table import Table, chunks, read_table
 
 __all__ = [
     "IncompleteRows",
+    "add_bad_flags",
     "is_number",
     "is_whole",
     "observed_moments",
@@ -41,6 +42,13 @@ def is_whole(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Whether an option is a real number, not-a-number included."""
     return isinstance(value, int | float | np.number) and not isinstance(value, bool | complex)
+
+
+def add_bad_flags(problems: Problems, **flags: Any) -> None:
+    """Name options that are not True or False."""
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool_):
+            problems.add(f"{name}={value!r} must be True or False")
 
 
 def read_incomplete(X: Any, problems: Problems, names: list[str] | None = None) -> Table | None:
@@ -63,9 +71,11 @@ def read_weights(weights: Any, n: int, problems: Problems, what: str = "rows") -
     if weights is None:
         return np.ones(n)
     try:
-        array = np.array(weights, dtype=np.float64)
+        array = None if np.iscomplexobj(weights) else np.array(weights, dtype=np.float64)
     except (TypeError, ValueError):
-        problems.add("weights must be numbers")
+        array = None
+    if array is None:
+        problems.add("weights must be real numbers")
         return np.ones(n)
     if array.shape != (n,):
         problems.add(f"weights has shape {array.shape}; there are {n} {what}")

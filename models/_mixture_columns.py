@@ -13,7 +13,7 @@ from saem.contract import Array
 from saem.exceptions import Problems, nearest
 
 from . import _mixture_families as families
-from ._table import chunks
+from ._table import as_array, chunks
 
 __all__ = [
     "FAMILIES",
@@ -108,7 +108,9 @@ def read_source(X: Any, problems: Problems, names: Iterable[str] | None = None) 
         if problems:
             return None
         return Source(wanted, [X.iloc[:, own.index(c)] for c in wanted], X.index)
-    array = np.asarray(X)
+    array = as_array(X, "X", problems)
+    if array is None:
+        return None
     if array.ndim != 2 or 0 in array.shape:
         rule = "is empty" if array.ndim == 2 else "must have two dimensions (rows, columns)"
         hint = "for one variable, X.reshape(-1, 1)" if array.ndim == 1 and array.size else None

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from saem.contract import Array
 from saem.exceptions import DataError, Problems
 
+from ._table import as_array
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
@@ -95,7 +97,8 @@ def read_counts(counts: Any, vocabulary: Any) -> Documents:
     if hasattr(counts, "columns") and hasattr(counts, "dtypes"):
         names, rows = [str(c) for c in counts.columns], counts.index
         counts = counts.to_numpy()
-    array = counts if issparse(counts) else np.asarray(counts)
+    array = counts if issparse(counts) else as_array(counts, "counts", problems)
+    problems.raise_if_any(DataError)
     if array.dtype.kind not in "iufb" or array.ndim != 2 or 0 in array.shape:
         raise DataError(
             f"counts of shape {array.shape} and dtype {array.dtype} must be a matrix of numbers "

@@ -11,6 +11,7 @@ from saem.contract import Array
 from saem.exceptions import DataError, ModelError, Problems, nearest
 
 from ._linear_mixed_data import used_columns
+from ._table import shape_of
 
 __all__ = [
     "ArrayDesign", "Basis", "FormulaDesign", "check_design", "design_of", "least_squares"
@@ -44,10 +45,11 @@ def _first_line(error: Exception) -> str:
 
 def _as_matrix(values: Any, what: str, problems: Problems) -> Array | None:
     try:
-        matrix = np.array(values, dtype=float)
+        matrix = None if np.iscomplexobj(values) else np.array(values, dtype=float)
     except (TypeError, ValueError):
-        problems.add(f"{what} must be an array of numbers")
-        return None
+        matrix = None
+    if matrix is None:
+        problems.add(f"{what} must be an array of real numbers")
     return matrix
 
 
@@ -69,7 +71,8 @@ class ArrayDesign:
     def of(cls, X: Any, intercept: bool) -> ArrayDesign:
         """Names from the columns of X."""
         columns = getattr(X, "columns", None)
-        width = np.shape(X)[1] if np.ndim(X) == 2 else 0
+        shape = shape_of(X)
+        width = shape[1] if len(shape) == 2 else 0
         own = [f"x{j}" for j in range(width)] if columns is None else [str(c) for c in columns]
         return cls((["Intercept"] if intercept else []) + own, intercept)
 
@@ -87,7 +90,7 @@ class ArrayDesign:
             problems.raise_if_any(DataError)
             rows, X = X.index, X.set_axis(known, axis=1)[own]
         else:
-            rows = range(len(X) if np.ndim(X) else 0)
+            rows = range(len(X) if shape_of(X) else 0)
         matrix = _as_matrix(X, "X", problems)
         if matrix is not None and (matrix.ndim != 2 or not len(matrix)):
             problems.add(f"X of shape {matrix.shape} must have rows and columns")
@@ -186,6 +189,10 @@ class FormulaDesign:
             raise DataError(
                 f"formula {self.formula!r} cannot be evaluated: {_first_line(error)}"
             ) from error
+        for name, values in matrix.items():
+            if values.dtype.kind == "c":
+                problems.add(f"term {name!r} holds complex numbers")
+        problems.raise_if_any(DataError)
         x = np.ascontiguousarray(matrix, dtype=float)
         _check_numbers(x, self.names, frame.index, False, problems)
         return x, frame.index

@@ -9,7 +9,7 @@ import numpy as np
 from saem.contract import Array
 from saem.exceptions import Problems, nearest
 
-__all__ = ["Moments", "Table", "chunks", "moments", "read_table"]
+__all__ = ["Moments", "Table", "as_array", "chunks", "moments", "read_table", "shape_of"]
 
 #: Rows read together by passes in Python, so that temporaries stay small.
 _CHUNK = 65_536
@@ -51,6 +51,23 @@ def _contiguous(array: Any) -> Array:
     return result if result.flags.writeable else np.asarray(_Writable(result))
 
 
+def as_array(values: Any, what: str, problems: Problems) -> Any:
+    """Array of what a user gave; None where its rows have several lengths."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        problems.add(f"{what} is no array: its rows have several lengths")
+        return None
+
+
+def shape_of(values: Any) -> tuple[int, ...]:
+    """Shape of what a user gave, (0, 0) where its rows have several lengths."""
+    try:
+        return np.shape(values)
+    except ValueError:
+        return 0, 0
+
+
 def chunks(n_rows: int) -> list[slice]:
     """Slices that cover the rows, a few ten thousand at a time."""
     return [slice(a, min(a + _CHUNK, n_rows)) for a in range(0, n_rows, _CHUNK)]
@@ -72,7 +89,9 @@ def _numbers(X: Any, problems: Problems) -> tuple[Any, list[str] | None, Any]:
         if bad:
             return None, names, X.index
         return X.to_numpy(dtype=np.float64, na_value=np.nan), names, X.index
-    array = np.asarray(X)
+    array = as_array(X, "X", problems)
+    if array is None:
+        return None, None, None
     if array.dtype.kind not in "iufb":
         problems.add(
             f"X has dtype {array.dtype}; it must hold real numbers",

@@ -20,12 +20,16 @@ from saem.statistics import Packed
 from . import _template_kernels as kernels
 from ._incomplete import is_number, is_whole
 from ._latent_gaussian import LatentGaussianResults, repeated
+from ._table import as_array
 from ._template_geometry import Geometry
 
 __all__ = ["DeformableTemplate", "DeformableTemplateResults", "Images", "simulate"]
 
 #: Width of the kernels by default, in units of the distance between landmarks.
 _OVERLAP = 0.9
+
+#: Squares of smaller widths have no inverse.
+_SMALLEST = 1e-100
 
 
 class DeformableTemplate(Model):
@@ -109,16 +113,14 @@ class DeformableTemplate(Model):
         ):
             if not is_whole(size) or size < 1:
                 problems.add(f"{name}={size!r} must be a whole number of at least 1")
-        if covariance not in ("shared", "full"):
+        if not isinstance(covariance, str) or covariance not in ("shared", "full"):
             problems.add(f"covariance={covariance!r} must be 'shared' or 'full'")
-        positive = {
-            "width": width,
-            "deformation_width": deformation_width,
-            "prior_scale": prior_scale,
-        }
+        positive = {"prior_scale": prior_scale}
+        positive |= {} if width is None else {"width": width}
+        positive |= {} if deformation_width is None else {"deformation_width": deformation_width}
         for name, value in positive.items():
-            if value is not None and not (is_number(value) and 0.0 < value < np.inf):
-                problems.add(f"{name}={value!r} must be a number above 0")
+            if not (is_number(value) and _SMALLEST < value < 1.0 / _SMALLEST):
+                problems.add(f"{name}={value!r} must be a number above 0, up to {1 / _SMALLEST:g}")
         for name, value in (("ridge", ridge), ("prior_weight", prior_weight)):
             if not (is_number(value) and 0.0 <= value < np.inf):
                 problems.add(f"{name}={value!r} must be a number of at least 0")
@@ -344,14 +346,15 @@ class DeformableTemplateResults(LatentGaussianResults):
 
 def _read_images(images: Any) -> Array:
     """Images as an array of shape (n, n_rows, n_columns), checked."""
-    array = np.asarray(images)
+    problems = Problems("the images")
+    array = as_array(images, "images", problems)
+    problems.raise_if_any(DataError)
     if array.dtype.kind not in "iufb" or array.ndim != 3 or 0 in array.shape:
         raise DataError(
             f"images of shape {array.shape} and dtype {array.dtype} must be numbers of shape "
             "(n, n_rows, n_columns). Remedy: for flat images, images.reshape(n, n_rows, n_columns)."
         )
     array = np.ascontiguousarray(array, dtype=np.float64)
-    problems = Problems("the images")
     for i, a, b in np.argwhere(~(np.abs(array) < 1e100))[: problems.LIMIT + 1]:
         problems.add(f"image {i}, pixel ({a}, {b}): the value {array[i, a, b]} is not finite")
     if not problems and np.ptp(array) == 0.0:

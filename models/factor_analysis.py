@@ -107,7 +107,7 @@ class FactorAnalysis(IncompleteRows):
         number = isinstance(noise_floor, int | float) and not isinstance(noise_floor, bool)
         if not number or not 0.0 < noise_floor < 1.0:
             problems.add(f"noise_floor={noise_floor!r} must be a number between 0 and 1")
-        if incomplete not in (None, True, False):
+        if incomplete is not None and not isinstance(incomplete, bool | np.bool_):
             problems.add(f"incomplete={incomplete!r} must be True, False or None")
         options_fine = not problems
         table = read_incomplete(X, problems)

@@ -94,12 +94,7 @@ class LogisticMissing(Model):
         if n <= p + 1:
             problems.add(f"{n} rows are too few for {p} covariates")
         problems.raise_if_any(DataError)
-        self.coefficients = None if coefficients is None else np.array(coefficients, dtype=float)
-        fixed = self.coefficients
-        if fixed is not None and (fixed.shape != (p + 1,) or not np.all(np.isfinite(fixed))):
-            raise ModelError(
-                f"coefficients={coefficients!r} must be {p + 1} finite numbers, intercept first."
-            )
+        self.coefficients = None if coefficients is None else _known(coefficients, p + 1)
         self.X, self.y, self.x, self.response = X, y, x, response
         self._observed = mean, variance
         self._share = float(response.mean())
@@ -280,6 +275,19 @@ class LogisticMissing(Model):
     def results(self, record: Any) -> LogisticMissingResults:
         """Wrap the record of a fit."""
         return LogisticMissingResults(self, record)
+
+
+def _known(coefficients: Any, size: int) -> Array:
+    """Known coefficients, checked."""
+    try:
+        fixed = None if np.iscomplexobj(coefficients) else np.array(coefficients, dtype=float)
+    except (TypeError, ValueError):
+        fixed = None
+    if fixed is None or fixed.shape != (size,) or not np.all(np.isfinite(fixed)):
+        raise ModelError(
+            f"coefficients={coefficients!r} must be {size} finite numbers, intercept first."
+        )
+    return fixed
 
 
 class LogisticMissingResults(LatentGaussianResults):

@@ -88,7 +88,7 @@ class MixedLogistic(Model):
         *,
         covariance: str = "full",
     ) -> None:
-        if covariance not in ("full", "diagonal"):
+        if not isinstance(covariance, str) or covariance not in ("full", "diagonal"):
             raise ModelError(f"covariance={covariance!r} must be 'full' or 'diagonal'.")
         design = read_design(frame, formula, groups, re_formula)
         _check(design, groups)

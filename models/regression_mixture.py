@@ -22,7 +22,7 @@ from saem.statistics import Packed
 
 from . import _regression_kernels as kernels
 from ._column_start import responsibilities
-from ._incomplete import read_weights
+from ._incomplete import add_bad_flags, read_weights
 from ._mixture_base import RecordMixture, simplex_directions
 from ._mixture_options import check_alpha, check_components, check_init, check_weights, given_arrays
 from ._regression_design import (
@@ -121,6 +121,9 @@ class RegressionMixture(RecordMixture):
         init: str | Mapping[str, Any] = "clusterwise",
         alpha: float = 1e-6,
     ) -> None:
+        problems = Problems("the mixture")
+        add_bad_flags(problems, intercept=intercept)
+        problems.raise_if_any(ModelError)
         self._build(
             ArrayDesign.of(X, intercept),
             (X, y),
@@ -168,6 +171,7 @@ class RegressionMixture(RecordMixture):
         check_components(n_components, options)
         check_init(init, options, _INITS)
         check_alpha(alpha, options)
+        add_bad_flags(options, common_variance=common_variance)
         options.raise_if_any(ModelError)
         problems = Problems("the mixture")
         x, y = design.read(data, problems)

@@ -20,7 +20,7 @@ from saem.statistics import Packed
 
 from . import _variational_logistic_kernels as kernels
 from ._binary import mean_expit, read_binary
-from ._incomplete import is_number, is_whole, read_weights
+from ._incomplete import add_bad_flags, is_number, is_whole, read_weights
 from ._records import expect_records
 from ._table import read_table
 
@@ -114,6 +114,7 @@ class VariationalLogistic(Model):
             problems.add(
                 f"prior_scale={prior_scale!r} must be a number above 0 with a finite square"
             )
+        add_bad_flags(problems, intercept=intercept)
         if not (is_whole(n_nodes) and 2 <= n_nodes <= 200):
             problems.add(f"n_nodes={n_nodes!r} must be a whole number from 2 to 200")
         problems.raise_if_any(ModelError)

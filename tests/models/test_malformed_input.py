@@ -131,6 +131,8 @@ ODD = st.sampled_from(
         1j,
         b"x",
         object,
+        [[1.0, 2.0], [3.0]],
+        np.array([1j] * 14),
     ]
 )
 NUMBERS = st.one_of(NICE, st.integers(0, 4).map(float), CELLS)
