@@ -7,7 +7,6 @@ from scipy import stats
 from scipy.special import expit, ndtr
 
 import saem
-from saem import _loop
 from saem.algorithms import EM, SAEM
 from saem.engine import Run, iterate
 from saem.estep import Quadrature
@@ -487,4 +486,3 @@ def test_conditional_log_likelihood_of_kept_draws():
             expected += weight * log_lik(model, theta, i, z)[0]
     run = Run(model, SAEM().combine(model), theta, seed=0, n_threads=1)
     assert run.conditional_loglik(theta, records) == pytest.approx(expected, rel=1e-13)
-    assert _loop.MINI_BATCH != _loop.INCREMENTAL
