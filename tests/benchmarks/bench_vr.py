@@ -160,9 +160,13 @@ def run_race(n: int, n_threads: int) -> None:
     for batch in (64, 1024):
         every = max(1, n // batch // 10)
         candidates += [
-            (f"fiem, batch {batch}", saem.FIEM(batch_size=batch), every),
-            (f"svrg-em, batch {batch}", saem.SVRGEM(batch_size=batch), every),
-            (f"mini-batch-em, batch {batch}", saem.IncrementalEM(batch_size=batch), every),
+            (f"fiem, batch {batch}", saem.FIEM(batch_size=batch, n_epochs=500), every),
+            (f"svrg-em, batch {batch}", saem.SVRGEM(batch_size=batch, n_epochs=500), every),
+            (
+                f"mini-batch-em, batch {batch}",
+                saem.IncrementalEM(batch_size=batch, n_epochs=500),
+                every,
+            ),
         ]
     for label, algorithm, every in candidates:
         seconds, passes = race_of(model, algorithm, start, goal, seconds_em, n_threads, every)
