@@ -140,6 +140,8 @@ def run_race(n: int, n_threads: int) -> None:
         if state.loglik / n > goal:  # that before the step: where the iteration before has led
             break
         iterations, seconds_em = state.k, state.seconds
+    else:
+        raise SystemExit("EM ends at another maximum than anderson-em: nothing to compare")
     run.close()
     theirs, peer = run_peer(X, "full", model.components(start), 3, n_threads)
     run = Run(model, saem.EM(n_iter=3).combine(model), start, n_threads=n_threads)
