@@ -222,8 +222,8 @@ class GaussianMixture(GaussianRows):
         """Choose the functions for a kind of rows, and lay out their vectors."""
         k, d, t = self.n_components, self.n_features, self.covariance_type
         self._kind = kind
-        # Conditional means of missing values enter by their squares.
-        self.linear_statistic = kind != "missing" or not layout.has_triangles(t)
+        # Not where x x' enters as it is, nor where conditional means enter by their squares.
+        self.linear_statistic = t != "tied" and (kind != "missing" or t != "full")
         self._functions = layout.functions_of(t, kind)
         own = self._functions._asdict()
         self._derive = own.pop("derive")

@@ -251,8 +251,8 @@ class Adaptive:
     After every pass the residual ``h = sbar - s`` is compared with that of the pass before,
     in length and direction, with the coordinates weighted by their variances among individuals.
     A residual that shrinks little but keeps its direction says that the step is too short, and
-    doubles it; one that shrinks little and has lost its direction is noise, and halves it; one
-    that has grown, or a step that had to be cut to stay admissible, quarters it.
+    doubles it; one that hardly shrinks and has lost its direction is noise, and halves it, as
+    does a step that had to be cut to stay admissible; one that has grown quarters it.
 
     Parameters
     ----------
@@ -287,15 +287,21 @@ class Adaptive:
         cut : bool
             Whether steps had to be halved or projected to stay admissible.
         """
-        if cut or ratio > 1.0:
+        if ratio > 1.0:
             step *= 0.25
-        elif ratio > _SHRUNK:
-            step *= 2.0 if cosine > _SAME_DIRECTION else 0.5
+        elif cut:
+            step *= 0.5
+        elif ratio > _SHRUNK and cosine > _SAME_DIRECTION:
+            step *= 2.0
+        elif ratio > _STUCK:
+            step *= 0.5
         return min(1.0, max(self.least, step))
 
 
 #: A residual shrunk below this fraction in a pass has shrunk enough.
 _SHRUNK = 0.1
+#: A residual above this fraction has hardly shrunk.
+_STUCK = 0.5
 #: Cosine above which two residuals have the same direction.
 _SAME_DIRECTION = 0.5
 

@@ -30,6 +30,8 @@ _BATCHES = 20
 #: Scale of the theory's step where it is chosen for a user: over mixtures of 1e3 to 1e5 rows and
 #: batches of 1 to 256, within a factor 1.5 of the best constant (vignette on steps).
 _SCALE = 2.0
+#: Adaptive steps never fall below this fraction of it: the theory's order is safe.
+_LEAST = 0.25
 
 
 class Algorithm(ABC):
@@ -121,7 +123,7 @@ def step_of(
         if not adaptive:
             return TheoryStep(1.0).bind(model.n_individuals, batch_size)
         rule = TheoryStep(_SCALE).bind(model.n_individuals, batch_size)
-        return Adaptive(first or rule.value)
+        return Adaptive(first or rule.value, least=_LEAST * rule.value)
     if isinstance(step, TheoryStep):
         return step.bind(model.n_individuals, batch_size)
     schedule = as_schedule(step, "step")

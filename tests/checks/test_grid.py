@@ -7,6 +7,7 @@ import saem
 from saem import checks
 from saem.algorithms import algorithms
 from saem.checks import EXPECTED, Outcome
+from saem.exceptions import SaemWarning
 
 MODELS = [*saem.models.__all__, "NLME"]
 
@@ -49,6 +50,16 @@ def test_pair(models, label, algorithm):
         assert "Remedy" in undefined[0].message
 
 
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_gaussian_mixtures_of_all_layouts(covariance_type, missing):
+    model = saem.models.GaussianMixture.example(
+        np.random.default_rng(2), 40, covariance_type=covariance_type,
+        missing=missing,
+    )  # fmt: skip
+    checks.check_model(model, ["fiem"])
+
+
 def wrong_names(model):
     model.param_names = [*model.param_names, "one too many"]
 
@@ -63,9 +74,10 @@ def wrong_type(model):
 
 def wrong_m_step(model):
     """An M-step of another statistic: that of a model with a penalty it does not tell of."""
-    other = saem.models.GaussianMixture(
-        model.values.reshape(model.n_individuals, -1), 2, reg_covar=0.5
-    )
+    with pytest.warns(SaemWarning, match="reg_covar"):
+        other = saem.models.GaussianMixture(
+            model.values.reshape(model.n_individuals, -1), 2, reg_covar=0.5
+        )
     model.start = lambda rng: other.start(np.random.default_rng(0))
     model.penalised = False
 

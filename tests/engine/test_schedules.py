@@ -112,10 +112,11 @@ def test_quadratic_sample_sizes():
     ("cosine", "ratio", "cut", "expected"),
     [
         (0.9, 0.5, False, 0.2),  # shrank little, same direction: too short
-        (0.1, 0.5, False, 0.05),  # shrank little, another direction: noise
+        (0.1, 0.7, False, 0.05),  # hardly shrank, another direction: noise
+        (0.1, 0.3, False, 0.1),  # shrank, another direction: as it should be
         (0.1, 0.01, False, 0.1),  # shrank enough
         (0.9, 1.5, False, 0.025),  # has grown
-        (0.9, 0.5, True, 0.025),  # left the admissible set
+        (0.9, 0.5, True, 0.05),  # left the admissible set
     ],
 )
 def test_adaptive_steps(cosine, ratio, cut, expected):
