@@ -252,7 +252,7 @@ class Adaptive:
     in length and direction, with the coordinates weighted by their variances among individuals.
     A residual that shrinks little but keeps its direction says that the step is too short, and
     doubles it; one that hardly shrinks and has lost its direction is noise, and halves it, as
-    does a step that had to be cut to stay admissible; one that has grown quarters it.
+    does a step that had to be cut to stay admissible; one that has grown besides quarters it.
 
     Parameters
     ----------
@@ -287,11 +287,12 @@ class Adaptive:
         cut : bool
             Whether steps had to be halved or projected to stay admissible.
         """
-        if ratio > 1.0:
+        same = cosine > _SAME_DIRECTION
+        if ratio > 1.0 and not same:
             step *= 0.25
         elif cut:
             step *= 0.5
-        elif ratio > _SHRUNK and cosine > _SAME_DIRECTION:
+        elif same and ratio > _SHRUNK:
             step *= 2.0
         elif ratio > _STUCK:
             step *= 0.5
@@ -307,7 +308,18 @@ _SAME_DIRECTION = 0.5
 
 
 def values(schedule: Schedule, first: int, count: int) -> NDArray[np.float64]:
-    """Values of a schedule at `count` iterations from `first` on."""
+    """Values of a schedule at successive iterations.
+
+    Parameters
+    ----------
+    schedule : Schedule
+    first, count : int
+        First iteration, and how many.
+
+    Returns
+    -------
+    ndarray of shape (count,)
+    """
     if isinstance(schedule, Constant):
         return np.full(count, schedule.value)
     return np.fromiter((schedule(k) for k in range(first, first + count)), float, count)

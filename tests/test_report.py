@@ -11,6 +11,7 @@ import saem
 from saem import report
 from saem._report_code import python_code
 from saem._report_page import number, table
+from saem.exceptions import BoundaryWarning
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 ONE_PIXEL = b"\x89PNG\r\n\x1a\n"
@@ -151,9 +152,10 @@ def test_what_users_write_is_escaped():
         columns={"id": "Tree", "time": "<b>age</b>", "dv": "circumference"},
     )
     fit = model.fit("saem", seed=1, budget=saem.Iterations(10), progress=False)
-    text = report.html_report(
-        fit, figures={}, title="<script>1</script>", data_source="<i>x</i>", command="a && b"
-    )
+    with pytest.warns(BoundaryWarning, match="omega2_base"):  # the trees start alike
+        text = report.html_report(
+            fit, figures={}, title="<script>1</script>", data_source="<i>x</i>", command="a && b"
+        )
     for raw in ("<b>", "<script", "<i>x", "a && b"):
         assert raw not in text
     Page(text)

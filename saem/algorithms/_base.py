@@ -69,7 +69,16 @@ def deterministic(model: Model, estep: EStep | None) -> EStep:
 
 
 def saem_path(n_individuals: int) -> int:
-    """States of a chain that SAEM averages into one simulated statistic; see `SAEM`."""
+    """States of a chain that SAEM averages into one simulated statistic; see `SAEM`.
+
+    Parameters
+    ----------
+    n_individuals : int
+
+    Returns
+    -------
+    int
+    """
     if n_individuals >= _MANY:
         return 4
     return 16 if n_individuals >= 50 else 3

@@ -64,7 +64,17 @@ class Outcome:
 
 
 def examples(n: int = 60) -> dict[str, Model]:
-    """Return a small instance of every model of the library, by class name."""
+    """Return a small instance of every model of the library, by class name.
+
+    Parameters
+    ----------
+    n : int
+        Individuals of each.
+
+    Returns
+    -------
+    dict of str to Model
+    """
     import saem.models
     from saem.nlme.model import NLME
 
@@ -133,6 +143,13 @@ def check_model(
 
 def grid(models: dict[str, Model] | None = None, algorithms: Any = None) -> pd.DataFrame:
     """Check every model under every algorithm.
+
+    Parameters
+    ----------
+    models : dict of str to Model, optional
+        Those of `examples` by default.
+    algorithms : iterable of str or Algorithm, optional
+        All algorithms of the library by default.
 
     Returns
     -------

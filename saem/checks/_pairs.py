@@ -47,7 +47,17 @@ _EPOCHS = 200
 
 
 def refusal(model: Model, algorithm: Algorithm) -> str:
-    """Why an algorithm is not defined on a model, in its own words; empty if it is."""
+    """Why an algorithm is not defined on a model, in its own words; empty if it is.
+
+    Parameters
+    ----------
+    model : Model
+    algorithm : Algorithm
+
+    Returns
+    -------
+    str
+    """
     try:
         run_of(model, algorithm).close()
     except SaemError as error:
@@ -79,7 +89,17 @@ def pair_checks(model: Model, algorithm: Algorithm) -> Iterator[Check]:
 
 
 def proxy_checks(model: Model) -> Iterator[Check]:
-    """Yield the invariants and reductions of the proxies, on a model with a sure E-step."""
+    """Yield the invariants and reductions of the proxies, on a model's best E-step.
+
+    Parameters
+    ----------
+    model : Model
+        Small: some tens of individuals.
+
+    Yields
+    ------
+    Check
+    """
     estep = best_estep(model)
     for proxy in _proxies(model.n_individuals):
         name = proxy.name

@@ -115,7 +115,8 @@ def test_quadratic_sample_sizes():
         (0.1, 0.7, False, 0.05),  # hardly shrank, another direction: noise
         (0.1, 0.3, False, 0.1),  # shrank, another direction: as it should be
         (0.1, 0.01, False, 0.1),  # shrank enough
-        (0.9, 1.5, False, 0.025),  # has grown
+        (0.1, 1.5, False, 0.025),  # has grown, another direction
+        (0.9, 1.5, False, 0.2),  # has grown on its way
         (0.9, 0.5, True, 0.05),  # left the admissible set
     ],
 )
