@@ -147,7 +147,9 @@ def test_own_function(tmp_path, capsys):
 def test_interrupt_keeps_what_is_there(theo, tmp_path):
     out = tmp_path / "out"
     code = (
-        "import sys, saem.fitting as f, saem.cli as c\n"
+        "import signal, sys, saem.fitting as f, saem.cli as c\n"
+        # A shell gives jobs in the background an interrupt that is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "old = f._append\n"
         "def append(history, snapshot, params):\n"
         "    old(history, snapshot, params)\n"
