@@ -22,7 +22,7 @@ from saem.schedules import Constant
 __all__ = ["FIEM", "SPIDEREM", "SVRGEM", "GeomSPIDEREM"]
 
 #: First step of SPIDER-EM, whose batches of sqrt(n) leave little noise.
-_SPIDER_STEP = 0.8
+_SPIDER_STEP = 0.3
 
 
 @dataclass(frozen=True)
