@@ -202,7 +202,7 @@ class Run:
 
     def _leaves_per_block(self, block_size: int | None) -> int:
         if block_size is None:
-            return -(-self.n_leaves // (4 * self.n_threads))
+            return -(-self.n_leaves // (8 * self.n_threads))
         if block_size < 1:
             raise OptionError(f"block_size={block_size!r} must be at least 1 individual.")
         return -(-block_size // self.leaf)
@@ -213,17 +213,16 @@ class Run:
             work(0, self.n_leaves)
             return
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.n_threads - 1)
-        # The threads and the caller take blocks from one iterator until none is left: each is
-        # handed work once, which costs as much as some hundred individuals.
+            self._pool = ThreadPoolExecutor(self.n_threads)
+        # The threads take blocks from one iterator until none is left: each is handed work
+        # once, which costs as much as some hundred individuals.
         starts = iter(range(0, self.n_leaves, self.block))
 
         def drain() -> None:
             for first in starts:
                 work(first, min(first + self.block, self.n_leaves))
 
-        jobs = [self._pool.submit(drain) for _ in range(self.n_threads - 1)]
-        drain()
+        jobs = [self._pool.submit(drain) for _ in range(self.n_threads)]
         for job in jobs:
             job.result()
 
