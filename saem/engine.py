@@ -258,7 +258,6 @@ class Run:
         """E-step of all individuals; returns the mean statistic at theta."""
         start = time.perf_counter()
         bound = self.bound
-        bound.span = 1
         bound.before(k, self.algorithm.gamma(k), self._visit_all)
         if self.remembers and self.records.shape[1] != self._row_size:
             self.records = np.zeros((self.model.n_individuals, self._row_size))
@@ -374,7 +373,6 @@ class Run:
             gamma[0] = rho[0] = 1.0
         if second is not None and self._slots.size == 0:
             self._slots = np.zeros(model.n_individuals, dtype=np.int64)
-        bound.per_pass, bound.span = max(1, model.n_individuals // batch), n_iter
         bound.before(self.k, gamma[0], self._visit_all)
         records = self.records if self.remembers else np.empty((0, self._row_size))
         before, visits = self.theta.copy(), self.counts[2]

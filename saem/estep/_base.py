@@ -61,9 +61,6 @@ class BoundEStep:
 
     #: Whether records keep their length over the iterations.
     constant_size: bool = True
-    #: Iterations that make up a pass, and those that the visits to come will serve.
-    per_pass: int = 1
-    span: int = 1
 
     @property
     def record_size(self) -> int:

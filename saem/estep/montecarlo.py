@@ -173,8 +173,7 @@ class _BoundChains(BoundEStep):
     def before(self, k: int, gamma: float, visit_all: VisitAll) -> None:
         """Refresh the Laplace approximations when due; set draws and adaptation."""
         exploring = gamma in (0.0, 1.0)
-        due = any(k <= r * self.per_pass < k + self.span for r in self.spec.refresh)
-        if k == 0 or (exploring and due):
+        if k == 0 or (exploring and k in self.spec.refresh):
             self.settings[1] = _FIRST_SEARCHES if k == 0 else _LATER_SEARCHES
             self.settings[4] = 1.0 if k == 0 else 0.0
             visit_all(self.laplace, self.settings)
@@ -245,8 +244,8 @@ class MonteCarlo(EStep):
     exact : bool, optional
         Draw exactly where the model can; False insists on Markov chains.
     refresh : tuple of int
-        Passes after which modes and Laplace covariances are found anew (during
-        exploration only).
+        Iterations at which modes and Laplace covariances are found anew (during exploration
+        only). Methods that visit batches look at the first iteration of each pass.
     """
 
     moves: tuple[Move, ...] = field(default_factory=default_moves)
