@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from saem.contract import Array
-from saem.nlme import _kernels
+from saem.nlme._replicates import predictions, respond
 from saem.random import SeedLike, resolve_seed
 
 if TYPE_CHECKING:
@@ -44,25 +44,10 @@ def simulate(model: NLME, theta: Array | None = None, seed: SeedLike = None) -> 
     _, rng = resolve_seed(seed)
     data = model.individuals
     theta = model.start(rng) if theta is None else theta
-    view = model.theta_spec.view(theta)
-    phi = data.design.matrix @ view["beta"]
-    eta = rng.standard_normal((model.n_individuals, model.n_coords)) @ view["chol"].T
-    phi[:, view["parameter"].astype(int)] += eta
-    parameters = list(model.parameters.values())
-    psi = np.column_stack([p.to_psi(phi[:, m]) for m, p in enumerate(parameters)])
-    f = np.empty(data.dv.size)
+    normals = rng.standard_normal((model.n_individuals, model.n_coords))
+    dv = respond(model, theta, normals, rng.standard_normal(data.dv.size))
+    _, psi = predictions(model, theta, normals)
     columns = data.matrix(model.structural.columns)
-    for i in range(model.n_individuals):
-        rows = slice(data.offsets[i], data.offsets[i + 1])
-        out = np.empty(int(data.n_obs[i]))
-        model.structural.compiled(psi[i], np.ascontiguousarray(columns[:, rows]), out)
-        f[rows] = out
-    g = np.empty_like(f)
-    a, b = view["sigma"]
-    _kernels.residual_sds(model.error.code, a, b, f, g)
-    eps = rng.standard_normal(f.size)
-    logged = model.error.code == _kernels.EXPONENTIAL
-    dv = f * np.exp(g * eps) if logged else f + g * eps
     ids = np.repeat(np.arange(model.n_individuals), data.n_obs)
     frame = pd.DataFrame({"id": pd.Index(data.ids).take(ids)})
     for c, name in enumerate(model.structural.columns):
