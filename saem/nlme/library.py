@@ -9,8 +9,9 @@ no jumps, so that they become vector instructions.
 Importing this module compiles the models, or reads them from the disk cache;
 it is imported when the first of them is asked for.
 
-Pharmacokinetic models predict concentrations and are zero before the dose
-(time < 0). Units are the user's: amount, time and volume fix all others.
+Pharmacokinetic models (`saem.nlme._pk`) predict concentrations and are zero before
+the dose (time < 0, or before the lag). Units are the user's: amount, time and
+volume fix all others.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from saem._jit import helper, kernel
+from saem._jit import kernel
 from saem._math import exp, log
 from saem._types import STRUCTURAL
 from saem.contract import Array
+from saem.nlme import _pk
 
 __all__ = ["LIBRARY", "LibraryModel", "list_models"]
 
@@ -52,76 +54,6 @@ class LibraryModel:
     formula: str
     compiled: Any
     meaning: str
-
-
-@helper(fastmath={"contract"})
-def _washed(rate: float, inverse: float, t: float) -> float:
-    """Stable ``(1 - exp(-rate t)) / rate`` for rate t >= 0, given ``inverse = 1 / rate``.
-
-    It is the integral of exp(-rate s) from 0 to t, which is t where rate is 0.
-    Below ``x = rate t = 1/256`` the difference loses digits (1e-13 there) and
-    the series, cut after the fourth power, is exact to 2e-15.
-    """
-    x = rate * t
-    series = t * (1.0 - x * (1 / 2 - x * (1 / 6 - x * (1 / 24 - x * (1 / 120)))))
-    direct = (1.0 - exp(-x)) * inverse
-    return series if x < 0.00390625 else direct
-
-
-@helper(fastmath={"contract"})
-def _oral(ka: float, k: float, scale: float, time: Array, amt: Array, out: Array) -> None:
-    """One compartment, first-order absorption; ``scale`` is ka / V.
-
-    ``(exp(-k t) - exp(-ka t)) / (ka - k) = exp(-slow t) (1 - exp(-gap t)) / gap``
-    with ``slow = min(ka, k)`` and ``gap = |ka - k|``: no cancellation where the
-    two rates come close or time is short, and t exp(-k t) where they are equal.
-    """
-    slow = min(ka, k)
-    gap = abs(ka - k)
-    inverse = 1.0 / gap
-    for j in range(out.size):
-        t = time[j]
-        value = amt[j] * scale * exp(-slow * t) * _washed(gap, inverse, t)
-        out[j] = 0.0 if t < 0.0 else value
-
-
-@kernel(STRUCTURAL, deferred=True)
-def oral_1cpt(psi: Array, columns: Array, out: Array) -> None:
-    """One compartment, first-order absorption, by clearance."""
-    ka, volume, clearance = psi[0], psi[1], psi[2]
-    _oral(ka, clearance / volume, ka / volume, columns[0], columns[1], out)
-
-
-@kernel(STRUCTURAL, deferred=True)
-def oral_1cpt_k(psi: Array, columns: Array, out: Array) -> None:
-    """One compartment, first-order absorption, by elimination rate."""
-    ka, volume, k = psi[0], psi[1], psi[2]
-    _oral(ka, k, ka / volume, columns[0], columns[1], out)
-
-
-@kernel(STRUCTURAL, deferred=True)
-def iv_bolus_1cpt(psi: Array, columns: Array, out: Array) -> None:
-    """One compartment, dose given at once into it."""
-    volume, clearance = psi[0], psi[1]
-    k = clearance / volume
-    for j in range(out.size):
-        t = columns[0, j]
-        value = columns[1, j] / volume * exp(-k * t)
-        out[j] = 0.0 if t < 0.0 else value
-
-
-@kernel(STRUCTURAL, deferred=True)
-def infusion_1cpt(psi: Array, columns: Array, out: Array) -> None:
-    """One compartment, dose given at constant rate; duration 0 is a bolus."""
-    volume, clearance = psi[0], psi[1]
-    k = clearance / volume
-    inverse = 1.0 / k
-    for j in range(out.size):
-        t, duration = columns[0, j], columns[2, j]
-        infused = min(t, duration)
-        kept = _washed(k, inverse, infused) / duration if duration > 0.0 else 1.0
-        value = columns[1, j] / volume * kept * exp(-k * (t - infused))
-        out[j] = 0.0 if t < 0.0 else value
 
 
 @kernel(STRUCTURAL, deferred=True)
@@ -183,6 +115,15 @@ _INFUSION = (
     "amt / (duration CL) (1 - exp(-k min(time, duration))) exp(-k max(0, time - duration)), "
     "k = CL / V"
 )
+_LAG = "0 before Tlag"
+_TWO = (
+    "alpha + beta = k10 + k12 + k21, alpha beta = k10 k21, A = (alpha - k21) / (alpha - beta), "
+    "B = 1 - A; k10 = CL / V1, k12 = Q / V1, k21 = Q / V2"
+)
+_ORAL_TWO = (
+    "amt ka / V1 (A (exp(-alpha time) - exp(-ka time)) / (ka - alpha) "
+    f"+ B (exp(-beta time) - exp(-ka time)) / (ka - beta)), {_TWO}"
+)
 
 #: All models of the library, by name.
 LIBRARY: dict[str, LibraryModel] = {
@@ -193,7 +134,7 @@ LIBRARY: dict[str, LibraryModel] = {
             ("ka", "V", "CL"),
             ("time", "amt"),
             f"{_ORAL}, k = CL / V",
-            oral_1cpt,
+            _pk.oral_1cpt,
             "one compartment, oral dose at time 0, by clearance",
         ),
         LibraryModel(
@@ -201,7 +142,7 @@ LIBRARY: dict[str, LibraryModel] = {
             ("ka", "V", "k"),
             ("time", "amt"),
             _ORAL,
-            oral_1cpt_k,
+            _pk.oral_1cpt_k,
             "one compartment, oral dose at time 0, by elimination rate",
         ),
         LibraryModel(
@@ -209,7 +150,7 @@ LIBRARY: dict[str, LibraryModel] = {
             ("V", "CL"),
             ("time", "amt"),
             "amt / V exp(-CL / V time)",
-            iv_bolus_1cpt,
+            _pk.iv_bolus_1cpt,
             "one compartment, intravenous bolus at time 0",
         ),
         LibraryModel(
@@ -217,8 +158,48 @@ LIBRARY: dict[str, LibraryModel] = {
             ("V", "CL"),
             ("time", "amt", "duration"),
             _INFUSION,
-            infusion_1cpt,
+            _pk.infusion_1cpt,
             "one compartment, infusion from time 0 (duration 0: bolus)",
+        ),
+        LibraryModel(
+            "pk.oral_1cpt_lag",
+            ("ka", "V", "CL", "Tlag"),
+            ("time", "amt"),
+            f"pk.oral_1cpt at time - Tlag, {_LAG}",
+            _pk.oral_1cpt_lag,
+            "one compartment, oral dose at time 0, absorbed from Tlag on",
+        ),
+        LibraryModel(
+            "pk.iv_bolus_2cpt",
+            ("V1", "Q", "V2", "CL"),
+            ("time", "amt"),
+            f"amt / V1 (A exp(-alpha time) + B exp(-beta time)), {_TWO}",
+            _pk.iv_bolus_2cpt,
+            "two compartments, intravenous bolus at time 0",
+        ),
+        LibraryModel(
+            "pk.infusion_2cpt",
+            ("V1", "Q", "V2", "CL"),
+            ("time", "amt", "duration"),
+            "pk.iv_bolus_2cpt, averaged over doses from time 0 to min(time, duration)",
+            _pk.infusion_2cpt,
+            "two compartments, infusion from time 0 (duration 0: bolus)",
+        ),
+        LibraryModel(
+            "pk.oral_2cpt",
+            ("ka", "V1", "Q", "V2", "CL"),
+            ("time", "amt"),
+            _ORAL_TWO,
+            _pk.oral_2cpt,
+            "two compartments, oral dose at time 0",
+        ),
+        LibraryModel(
+            "pk.oral_2cpt_lag",
+            ("ka", "V1", "Q", "V2", "CL", "Tlag"),
+            ("time", "amt"),
+            f"pk.oral_2cpt at time - Tlag, {_LAG}",
+            _pk.oral_2cpt_lag,
+            "two compartments, oral dose at time 0, absorbed from Tlag on",
         ),
         LibraryModel(
             "pd.emax",
