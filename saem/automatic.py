@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from saem import _draw_noise, _loop
+from saem import _draw_noise
 from saem._calls import maximize, surrogate
 from saem.contract import Array
 from saem.exceptions import OptionError
@@ -106,7 +106,7 @@ class AscentBased(_Automatic):
     """Draw until the step is sure to go up (Caffo, Jank and Jones 2005, JRSS B 67, 235-251).
 
     With ``dQ = Q(theta' | theta) - Q(theta | theta)`` and its Monte Carlo standard error
-    ASE: a step is taken when ``dQ - z_alpha ASE > 0``; until then 1 / `fraction` of the draws
+    ASE: a step is taken when ``dQ - z_alpha ASE > 0``; until then `fraction` of the draws
     are added. The next iteration starts with ``ASE^2 M (z_alpha + z_beta)^2 / dQ^2`` draws, never
     fewer than before. Over is when ``dQ + z_gamma ASE`` is below the tolerance.
 
@@ -232,11 +232,9 @@ class BoothHobert(_Automatic):
             step = _DELTA_STEP * sd[m]
             ends = []
             for sign in (1.0, -1.0):
-                s, theta = target.copy(), run.theta.copy()
+                s = target.copy()
                 s[m] += sign * step
-                counts = np.zeros(2, dtype=np.int64)
-                _loop.move(model.kernels, s, 1.0, 1.0, s.copy(), s.copy(), theta, counts)
-                ends.append(model.params_of(theta))
+                ends.append(model.params_of(maximize(model.kernels, s, run.theta)[1]))
             columns.append((ends[0] - ends[1]) / (2.0 * step) if step > 0.0 else 0.0 * ends[0])
         jacobian = np.array(columns).T
         return np.asarray(jacobian @ covariance @ jacobian.T)

@@ -211,7 +211,8 @@ class Results:
     def is_deterministic(self) -> bool:
         """Whether the algorithm drew nothing: no chains, and full passes only."""
         last = self.record.history.loglik[-1:]
-        return "n_chains" not in self.record.sampler and bool(np.isfinite(last).all())
+        drawn = {"n_chains", "n_points"} & set(self.record.sampler)
+        return not drawn and bool(np.isfinite(last).all())
 
     # -- likelihood --------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import fields, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from saem.contract import Model
 from saem.engine import Combination
@@ -53,12 +53,6 @@ class Algorithm(ABC):
         if any(f.name == "n_epochs" for f in fields(self)):  # type: ignore[arg-type]
             return replace(self, n_epochs=n_epochs, n_iter=None)  # type: ignore[type-var]
         return self
-
-    def _options(self, **names: Any) -> None:
-        """Refuse options that are not above 0."""
-        for name, value in names.items():
-            if value is not None and not value > 0:
-                raise OptionError(f"{name}={value!r} must be above 0.")
 
 
 def deterministic(model: Model, estep: EStep | None) -> EStep:

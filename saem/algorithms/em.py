@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from saem.acceleration import Anderson, Squarem
 from saem.algorithms._base import Algorithm, batch_of, deterministic, iterations
 from saem.contract import Model
 from saem.engine import Combination
-from saem.estep import Classification, EStep
+from saem.estep import Classification, EStep, ImportanceSampling, Quadrature
 from saem.exceptions import OptionError
 from saem.proxies import Full, Incremental, MiniBatch, Proxy
 from saem.schedules import Constant, Polynomial, Schedule
@@ -18,12 +18,16 @@ __all__ = [
     "EM",
     "AndersonEM",
     "ClassificationEM",
+    "ImportanceEM",
     "IncrementalEM",
     "MiniBatchEM",
     "OnlineEM",
+    "QuadratureEM",
     "SquaremEM",
 ]
 
+#: Random effects for which quadrature is offered by name.
+_MOST_BY_QUADRATURE = 4
 _ACCELERATIONS: dict[str, type[Proxy]] = {"anderson": Anderson, "squarem": Squarem}
 
 
@@ -111,6 +115,66 @@ class SquaremEM(EM):
 
     acceleration: str | Proxy | None = "squarem"
     name: ClassVar[str] = "squarem-em"
+
+
+@dataclass(frozen=True)
+class QuadratureEM(EM):
+    """EM with an adaptive quadrature E-step, also where the model has an exact one.
+
+    Parameters
+    ----------
+    estep, n_iter, tolerance, acceleration
+        As for `EM`; nine nodes per random effect up to three of them, five for four.
+
+    Notes
+    -----
+    Adaptive Gauss-Hermite quadrature (Liu and Pierce 1994, Biometrika 81, 624-629) makes the
+    E-step exact up to its nodes, whose number grows as a power of the random effects.
+    """
+
+    estep: EStep | None = None
+    name: ClassVar[str] = "quadrature-em"
+
+    def combine(self, model: Model) -> Combination:
+        """Return the three parts."""
+        estep = self.estep or Quadrature(9 if model.n_coords < 4 else 5)
+        if not isinstance(estep, Quadrature):
+            raise OptionError(f"quadrature-em needs saem.Quadrature(); estep is {estep!r}.")
+        if model.n_coords > _MOST_BY_QUADRATURE:
+            raise OptionError(
+                f"quadrature-em is for up to {_MOST_BY_QUADRATURE} random effects; this model has "
+                f"{model.n_coords}. Remedy: 'imp-em' or 'saem'."
+            )
+        return replace(super().combine(model), estep=estep)
+
+
+@dataclass(frozen=True)
+class ImportanceEM(EM):
+    """EM with an importance sampling E-step: quasi-random points around each mode.
+
+    Parameters
+    ----------
+    estep, n_iter, tolerance, acceleration
+        As for `EM`; the E-step by default `saem.ImportanceSampling()`.
+
+    Notes
+    -----
+    Known as importance sampling EM (IMPMAP) and, with quasi-random points, QRPEM (Leary and
+    Dunlavey 2012, PAGE 21). The points are the same at every iteration, so that this is EM on a
+    fixed approximation of the likelihood, for any number of random effects; it stops
+    when that has nothing left to gain.
+    """
+
+    estep: EStep | None = None
+    tolerance: float | None = 1e-6
+    name: ClassVar[str] = "imp-em"
+
+    def combine(self, model: Model) -> Combination:
+        """Return the three parts."""
+        estep = self.estep or ImportanceSampling()
+        if not isinstance(estep, ImportanceSampling):
+            raise OptionError(f"imp-em needs saem.ImportanceSampling(); estep is {estep!r}.")
+        return replace(super().combine(model), estep=estep)
 
 
 @dataclass(frozen=True)

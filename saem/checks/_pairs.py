@@ -26,7 +26,7 @@ from saem.checks._tools import (
 )
 from saem.contract import Array, Model
 from saem.engine import Combination, Run
-from saem.estep import EStep, MonteCarlo
+from saem.estep import EStep, ImportanceSampling, MonteCarlo
 from saem.exceptions import ConvergenceWarning, SaemError
 from saem.proxies import (
     Anchor,
@@ -144,6 +144,8 @@ def _short(algorithm: Algorithm) -> Algorithm:
         return replace(algorithm, batch_size=_BATCH, n_draws=3)
     if isinstance(algorithm, alg.MCEM) and not isinstance(algorithm, alg.AscentMCEM):
         return replace(algorithm, n_draws=3)
+    if isinstance(algorithm, alg.ImportanceEM):
+        return replace(algorithm, estep=ImportanceSampling(16))
     if isinstance(algorithm, alg.SAEM):
         return replace(algorithm, n_burn_in=1, n_exploration=3, n_smoothing=8)
     if hasattr(algorithm, "batch_size"):

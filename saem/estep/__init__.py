@@ -2,6 +2,7 @@
 
 from saem.estep._base import BoundEStep, EStep
 from saem.estep.exact import Classification, Exact
+from saem.estep.importance import ImportanceSampling
 from saem.estep.montecarlo import (
     BlockWalk,
     CoordinateWalk,
@@ -18,6 +19,7 @@ __all__ = [
     "CoordinateWalk",
     "EStep",
     "Exact",
+    "ImportanceSampling",
     "IndependentLaplace",
     "MonteCarlo",
     "PriorProposal",
