@@ -29,13 +29,8 @@ import numpy as np
 
 from saem.contract import Array, Model
 from saem.exceptions import SaemWarning
-from saem.inference.information import (
-    Information,
-    complete_information,
-    entries_of,
-    linearised_information,
-    louis_information,
-)
+from saem.inference._blocks import complete_information, entries_of
+from saem.inference.information import Information, linearised_information, louis_information
 from saem.inference.posterior import nodes_for
 from saem.record import FitRecord
 

@@ -14,8 +14,8 @@ import numpy as np
 from saem.contract import Array, Model
 from saem.estep import Quadrature
 from saem.inference import _kernels
+from saem.inference._blocks import entries_of
 from saem.inference._visits import visit_blocks
-from saem.inference.information import entries_of
 from saem.inference.linearisation import design_of
 
 if TYPE_CHECKING:
