@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from saem._borrow import as_matrix, segment
-from saem._jit import kernel
+from saem._jit import helper, kernel
 from saem._laplace import log_det
 from saem._math import HALF_LOG_2PI, exp, log
 from saem._types import VISIT
@@ -25,14 +25,33 @@ PER_DEFENSIVE = 10
 _BATCH = 8
 
 
-def record_size(d: int) -> int:
-    """Length of a record of `visit_importance`."""
-    return HEADER + d + d * d
+def record_size(d: int, n_tail: int = 0) -> int:
+    """Length of a record of `visit_importance` that keeps so many of the largest weights."""
+    return HEADER + d + d * d + n_tail
 
 
 def work_size(d: int, df: int, latent_size: int) -> int:
     """Scratch numbers of the visitor, without the model's."""
     return 2 * d + 3 * d * d + _BATCH * (d + df) + 2 * _BATCH * (latent_size + 5)
+
+
+@helper
+def _keep_largest(heap, value):
+    """Put a value into a heap of the largest ones, whose smallest is at the root."""
+    if not (heap.size > 0 and value > heap[0]):
+        return
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= heap.size:
+            break
+        if child + 1 < heap.size and heap[child + 1] < heap[child]:
+            child += 1
+        if not heap[child] < value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
 
 
 @kernel(VISIT)
@@ -55,7 +74,8 @@ def visit_importance(kernels, theta, y, record, memory, settings, key, work):
         d, latent_size, df, s, number of the stage (its draws are its own).
     record
         Log estimate, its standard error, effective sample size, relative
-        standard deviation of a pair; weighted mean and covariance of z.
+        standard deviation of a pair; weighted mean and covariance of z; then as many of
+        the largest log weights as there is room for, in no order (-inf where there are fewer).
     """
     d, latent_size = int(settings[0]), int(settings[1])
     df, inflation = int(settings[2]), settings[3]
@@ -81,8 +101,11 @@ def visit_importance(kernels, theta, y, record, memory, settings, key, work):
     scratch = segment(work, at, work.size - at)
     out_mean = segment(record, HEADER, d)
     out_cov = as_matrix(segment(record, HEADER + d, d * d), d, d)
-    for a in range(record.size):
+    tail = segment(record, HEADER + d + d * d, record.size - HEADER - d - d * d)
+    for a in range(record.size - tail.size):
         record[a] = 0.0
+    for a in range(tail.size):
+        tail[a] = -np.inf
 
     kernels.prior(theta, y, mean, chol)
     invert_lower(chol, chol_inverse)
@@ -91,7 +114,7 @@ def visit_importance(kernels, theta, y, record, memory, settings, key, work):
     log_normal = -log_det(factor) - d * HALF_LOG_2PI
     log_student = math.lgamma(0.5 * (df + d)) - math.lgamma(0.5 * df) - 0.5 * d * log(df * np.pi)
     log_student -= log_det(factor) + d * log(inflation)
-    tail = 1.0 / (inflation * inflation * df)
+    spread = 1.0 / (inflation * inflation * df)
     defensive = pairs // PER_DEFENSIVE
     share = defensive / pairs
     key = stream(key, int(settings[4]), 0)
@@ -123,10 +146,11 @@ def visit_importance(kernels, theta, y, record, memory, settings, key, work):
                 log_priors[m] = log_prior - 0.5 * distance(z, mean, chol_inverse)
                 log_weights[m] = kernels.log_lik(kernels.structural, theta, y, z, scratch)
         for m in range(2 * size):
-            student = log_student - 0.5 * (df + d) * log(1.0 + squares[m] * tail)
+            student = log_student - 0.5 * (df + d) * log(1.0 + squares[m] * spread)
             log_q = student + log((1.0 - share) + share * exp(log_priors[m] - student))
             controls[m] = exp(log_normal - 0.5 * squares[m] - log_q)
             log_weights[m] += log_priors[m] - log_q
+            _keep_largest(tail, log_weights[m])
         highest = level
         for m in range(2 * size):
             highest = log_weights[m] if log_weights[m] > highest else highest

@@ -20,17 +20,21 @@ class Likelihood:
         Log-likelihood of all individuals.
     error : float
         Monte Carlo standard error; for quadrature, the change by the last
-        refinement; 0 where the value is exact.
+        refinement; 0 where the value is exact; NaN where it is not known.
     contributions : ndarray of shape (n_individuals,)
         Log-likelihood of each individual.
     errors : ndarray of shape (n_individuals,)
         Error of each.
     method : str
-        ``"importance sampling"``, ``"quadrature"`` or ``"exact"``.
+        ``"importance sampling"``, ``"quadrature"``, ``"Laplace"``, ``"linearisation"`` or
+        ``"exact"``.
     ess : ndarray of shape (n_individuals,) or None
         Effective sample size of the weights.
     n_points : ndarray of int64, shape (n_individuals,)
         Draws, or nodes, of each individual.
+    pareto_k : ndarray of shape (n_individuals,) or None
+        Shape of the upper tail of each individual's importance weights. Above 0.7 neither
+        the estimate nor its error can be relied on.
     """
 
     value: float
@@ -40,3 +44,4 @@ class Likelihood:
     method: str
     ess: Array | None
     n_points: Any
+    pareto_k: Array | None = None

@@ -9,8 +9,9 @@ import numpy as np
 from saem.contract import Array, Model
 from saem.estep import Exact
 from saem.exceptions import OptionError, nearest
+from saem.inference._approximations import laplace, linearised
 from saem.inference._quadrature import QuadratureRule, quadrature
-from saem.inference._sampling import importance_sampling
+from saem.inference._sampling import importance_convergence, importance_sampling
 from saem.inference._value import Likelihood
 from saem.inference._visits import visit_blocks
 
@@ -18,7 +19,10 @@ __all__ = [
     "Likelihood",
     "QuadratureRule",
     "exact",
+    "importance_convergence",
     "importance_sampling",
+    "laplace",
+    "linearised",
     "log_likelihood",
     "quadrature",
 ]
@@ -35,18 +39,20 @@ def log_likelihood(model: Model, theta: Array, method: str = "auto", **options: 
     model : Model
     theta : ndarray
         Packed parameters.
-    method : {"auto", "importance", "quadrature", "exact"}
+    method : {"auto", "importance", "quadrature", "laplace", "linearised", "exact"}
         ``"auto"`` takes the closed form where there is one, quadrature up to
-        three random effects, and importance sampling beyond.
+        three random effects, and importance sampling beyond. ``"laplace"`` and
+        ``"linearised"`` are approximations whose error is not known.
     **options
-        Those of `importance_sampling` or `quadrature`.
+        Those of `importance_sampling`, `quadrature`, `laplace` or `linearised`.
 
     Returns
     -------
     Likelihood
     """
     methods: dict[str, Any] = {
-        "importance": importance_sampling, "quadrature": quadrature, "exact": exact,
+        "importance": importance_sampling, "quadrature": quadrature, "laplace": laplace,
+        "linearised": linearised, "exact": exact,
     }  # fmt: skip
     if method == "is":
         method = "importance"
@@ -59,8 +65,8 @@ def log_likelihood(model: Model, theta: Array, method: str = "auto", **options: 
         close = nearest(method, [*methods, "auto"])
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise OptionError(
-            f"method={method!r} must be 'auto', 'importance' (or 'is'), 'quadrature' or "
-            f"'exact'.{hint}"
+            f"method={method!r} must be 'auto', 'importance' (or 'is'), 'quadrature', 'laplace', "
+            f"'linearised' or 'exact'.{hint}"
         )
     return methods[method](model, theta, **options)
 

@@ -103,6 +103,22 @@ def to_psi(model: NLME, phi: Array) -> Array:
     return np.ascontiguousarray(np.stack(columns, axis=-1))
 
 
+def responses_of(model: NLME) -> tuple[Array, Array]:
+    """Responses on the scale on which residuals are normal, and constants of the density.
+
+    Returns
+    -------
+    responses : ndarray of shape (n_rows,)
+    constants : ndarray of shape (n_individuals,)
+        What ``log p(y_i | phi)`` holds besides terms in predictions and residual parameters:
+        the ``2 pi``, and the Jacobian of transformed responses.
+    """
+    data = model.individuals
+    at = np.asarray(model.offsets[:-1]) + data.design.matrix.shape[1]
+    place = np.arange(data.dv.size) + np.repeat(at + 1 - data.offsets[:-1], data.n_obs)
+    return np.asarray(model.values[place]), np.asarray(model.values[at])
+
+
 def residual_variance(model: NLME, theta: Array, f: Array) -> Array:
     """Residual variances ``g(f)**2``, by the one function that densities use."""
     a, b = model.theta_spec.view(theta)["sigma"]

@@ -12,7 +12,8 @@ import numpy as np
 from saem.contract import Array
 from saem.exceptions import OptionError
 from saem.nlme import _kernels
-from saem.results import LogLik, Results
+from saem.nlme._inference_face import InferenceFace
+from saem.results import Results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ _KINDS = ("mode", "mean", "sd", "samples")
 _AT_FLOOR = 10.0
 
 
-class NLMEResults(Results):
+class NLMEResults(InferenceFace, Results):
     """Results of a nonlinear mixed-effects model; see also `saem.results.Results`.
 
     Notes
@@ -138,14 +139,6 @@ class NLMEResults(Results):
         return np.asarray(monte_carlo_errors(self.model, self.record, known))
 
     # -- likelihood --------------------------------------------------------------
-
-    def _loglik(self, method: str, **options: Any) -> LogLik:
-        from saem.inference.likelihood import log_likelihood
-
-        if method == "importance":
-            options = {"seed": self.record.seed, "modes": self._modes} | options
-        found = log_likelihood(self.model, self.record.theta, method=method, **options)
-        return LogLik(float(found.value), float(found.error), found.method)
 
     @property
     def bic(self) -> float:
