@@ -11,8 +11,9 @@ from saem.contract import Array
 from saem.exceptions import Problems, nearest
 
 from . import _hidden_markov_kernels as kernels
-from ._incomplete import add_empty_columns, is_whole, observed_moments, read_incomplete
-from ._table import as_array, shape_of
+from ._checks import is_whole
+from ._incomplete import add_empty_columns, observed_moments
+from ._table import as_array, read_table, shape_of
 
 __all__ = [
     "KINDS",
@@ -68,7 +69,7 @@ def read_sequences(
     parts = []
     for i, part in enumerate(X):
         found = Problems(problems.owner)
-        table = read_incomplete(_column(part), found, names)
+        table = read_table(_column(part), found, names, missing=True)
         problems.items += [f"sequence {i}: {item}" for item in found.items]
         if table is not None:
             parts.append(table)
@@ -91,7 +92,7 @@ def _column(X: Any) -> Any:
 def _read_stacked(
     X: Any, lengths: Any, problems: Problems, names: list[str] | None
 ) -> Sequences | None:
-    table = read_incomplete(_column(X), problems, names)
+    table = read_table(_column(X), problems, names, missing=True)
     if table is None:
         return None
     n = len(table.values)

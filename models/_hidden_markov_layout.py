@@ -11,6 +11,7 @@ from saem.contract import Array
 from saem.exceptions import ModelError, Problems, nearest
 from saem.statistics import Packed
 
+from ._checks import add_bad_matrices, read_arrays
 from ._hidden_markov_kernels import HEAD
 
 __all__ = [
@@ -134,23 +135,11 @@ def check_parts(parts: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, Arr
                 f"{name!r} is not one of {', '.join(shapes)}",
                 remedy=f"did you mean {close[0]!r}?" if close else None,
             )
-    checked: dict[str, Array] = {}
-    for name, shape in shapes.items():
-        if name not in parts:
-            problems.add(f"{name} is missing; it must have shape {shape}")
-            continue
-        try:
-            value = np.array(parts[name], dtype=float)
-        except (TypeError, ValueError):
-            problems.add(f"{name} must be an array of numbers of shape {shape}")
-            continue
-        if value.shape != shape:
-            problems.add(f"{name} has shape {value.shape}; it must have shape {shape}")
-        elif not np.all(np.isfinite(value)):
-            problems.add(f"{name} holds values that are missing or infinite")
-        else:
-            checked[name] = value
-            _check_range(name, value, problems)
+    for name in (n for n in shapes if n not in parts):
+        problems.add(f"{name} is missing; it must have shape {shapes[name]}")
+    checked = read_arrays(parts, shapes, problems)
+    for name, value in checked.items():
+        _check_range(name, value, problems)
     problems.raise_if_any(ModelError)
     for name in ("startprob", "transmat", "emissionprob"):
         if name in checked:
@@ -170,10 +159,4 @@ def _check_range(name: str, value: Array, problems: Problems) -> None:
         if np.any(value <= 0.0):
             problems.add("covariances must all be above 0")
         return
-    for c, matrix in enumerate(value):
-        if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=0.0):
-            problems.add(f"covariances[{c}] is not symmetric")
-        elif (smallest := np.linalg.eigvalsh(matrix)[0]) <= 0.0:
-            problems.add(
-                f"covariances[{c}] is not positive definite: smallest eigenvalue {smallest:.3g}"
-            )
+    add_bad_matrices(name, value, problems)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saem.contract import Array, Model
-from saem.exceptions import DataError, ModelError, Problems
+from saem.exceptions import DataError, Problems
 
+from ._checks import check_size_of_theta
 from ._information import covariance_of, observed_information
 from ._persisted import Persisted
 from ._records import expect_records
@@ -25,35 +26,9 @@ from ._table import Table, chunks, read_table
 
 __all__ = [
     "IncompleteRows",
-    "add_bad_flags",
-    "is_number",
-    "is_whole",
     "observed_moments",
-    "read_incomplete",
     "read_weights",
 ]
-
-
-def is_whole(value: Any) -> bool:
-    """Whether an option is a whole number."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def is_number(value: Any) -> bool:
-    """Whether an option is a real number, not-a-number included."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool | complex)
-
-
-def add_bad_flags(problems: Problems, **flags: Any) -> None:
-    """Name options that are not True or False."""
-    for name, value in flags.items():
-        if not isinstance(value, bool | np.bool_):
-            problems.add(f"{name}={value!r} must be True or False")
-
-
-def read_incomplete(X: Any, problems: Problems, names: list[str] | None = None) -> Table | None:
-    """`read_table` that lets not-a-number stand for missing values."""
-    return read_table(X, problems, names, missing=True)
 
 
 def read_weights(weights: Any, n: int, problems: Problems, what: str = "rows") -> Array:
@@ -181,7 +156,7 @@ class IncompleteRows(Persisted, Model):
             With all that is wrong with X.
         """
         problems = Problems("X")
-        table = read_incomplete(X, problems, self.feature_names)
+        table = read_table(X, problems, self.feature_names, missing=True)
         checked = read_weights(weights, len(table.values), problems) if table else None
         if table is not None:
             self._check_more(table, problems)
@@ -219,7 +194,7 @@ class IncompleteRows(Persisted, Model):
         if X is None:
             return self._own_records()
         problems = Problems("X")
-        table = read_incomplete(X, problems, self.feature_names)
+        table = read_table(X, problems, self.feature_names, missing=True)
         problems.raise_if_any(DataError)
         assert table is not None
         return self._records_of(table.values, np.ones(len(table.values)))
@@ -261,10 +236,7 @@ class IncompleteRows(Persisted, Model):
 
     def check_theta(self, theta: Array) -> None:
         """Raise `ModelError` if a starting theta is not admissible."""
-        if theta.shape != (self.theta_spec.size,) or not np.all(np.isfinite(theta)):
-            raise ModelError(
-                f"theta must be {self.theta_spec.size} finite numbers; use `pack_params`."
-            )
+        check_size_of_theta(theta, self.theta_spec.size)
 
     # Uncertainty.
 

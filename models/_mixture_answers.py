@@ -1,4 +1,4 @@
-"""Results of mixtures with weighted records."""
+"""Results of mixtures: what all share, and those with weighted records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from saem.results import Results
 
 from ._mixture_base import AT_BOUNDARY, RecordMixture
 
-__all__ = ["RecordMixtureResults"]
+__all__ = ["ClusterResults", "RecordMixtureResults"]
 
 #: Scale of the intervals of a parameter, by the first word of its name.
 _SCALES = {
@@ -27,7 +27,57 @@ _SCALES = {
 }
 
 
-class RecordMixtureResults(Results):
+class ClusterResults(Results):
+    """Base of the results of mixtures: what all of them say of rows and components."""
+
+    model: Any
+
+    def predict(self, X: Any = None) -> NDArray[np.intp]:
+        """Most probable component of each row.
+
+        Parameters
+        ----------
+        X : optional
+            Rows as the model takes them; the data of the fit by default.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+        """
+        return self.model.predict(self.record.theta, X)
+
+    def predict_proba(self, X: Any = None) -> Array:
+        """Posterior probabilities of the components, of shape (n_rows, k)."""
+        return self.model.predict_proba(self.record.theta, X)
+
+    def score_samples(self, X: Any = None) -> Array:
+        """Log-likelihood of each row, of shape (n_rows,)."""
+        return self.model.score_samples(self.record.theta, X)
+
+    def sample(self, n: Any, seed: SeedLike = None) -> tuple[Any, NDArray[np.intp]]:
+        """Draw rows from the fitted mixture, and their components; see `model.sample`."""
+        return self.model.sample(self.record.theta, n, resolve_seed(seed)[1])
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion, ``-2 llf + n_params log(sum of weights)``; smaller is better."""
+        return -2.0 * self.llf + self.n_params * float(np.log(self.model.total_weight))
+
+    @property
+    def icl(self) -> float:
+        """Integrated completed likelihood: BIC plus a penalty for overlap; smaller is better."""
+        return self.model.icl(self.record.theta)
+
+    def _lost_components(self) -> dict[str, str]:
+        """Components whose share of the rows has become less than one row."""
+        return {
+            str(name): "the component holds less than one row"
+            for name, value in self.params.items()
+            if str(name).startswith("weights[") and value * self.model.total_weight < 1.0
+        }
+
+
+class RecordMixtureResults(ClusterResults):
     """Results of a mixture: parameters in arrays, clusters, densities, samples.
 
     Notes
@@ -64,51 +114,12 @@ class RecordMixtureResults(Results):
     def _interval_scales(self) -> list[str]:
         return [_scale(name) for name in self.param_names]
 
-    def predict(self, X: Any = None) -> NDArray[np.intp]:
-        """Most probable component of each row.
-
-        Parameters
-        ----------
-        X : optional
-            Rows as the model takes them; the data of the fit by default.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,)
-        """
-        return self.model.predict(self.record.theta, X)
-
-    def predict_proba(self, X: Any = None) -> Array:
-        """Posterior probabilities of the components, of shape (n_rows, k)."""
-        return self.model.predict_proba(self.record.theta, X)
-
-    def score_samples(self, X: Any = None) -> Array:
-        """Log-likelihood of each row, of shape (n_rows,)."""
-        return self.model.score_samples(self.record.theta, X)
-
-    def sample(self, n: Any, seed: SeedLike = None) -> tuple[Any, NDArray[np.intp]]:
-        """Draw rows from the fitted mixture, and their components; see `model.sample`."""
-        model: Any = self.model
-        return model.sample(self.record.theta, n, resolve_seed(seed)[1])
-
-    @property
-    def bic(self) -> float:
-        """Schwarz's criterion, ``-2 llf + n_params log(sum of weights)``; smaller is better."""
-        return -2.0 * self.llf + self.n_params * float(np.log(self.model.total_weight))
-
-    @property
-    def icl(self) -> float:
-        """Integrated completed likelihood: BIC plus a penalty for overlap; smaller is better."""
-        return self.model.icl(self.record.theta)
-
     @property
     def boundary(self) -> dict[str, str]:
         """Parameters at their bounds, and components that have lost their rows."""
-        found = {}
+        found = self._lost_components()
         for name, value in self.params.items():
             kind = str(name).partition("[")[0]
-            if kind == "weights" and value * self.model.total_weight < 1.0:
-                found[str(name)] = "the component holds less than one row"
             if kind == "probabilities" and not AT_BOUNDARY < value < 1.0 - AT_BOUNDARY:
                 found[str(name)] = "the probability is at its bound"
         return found | self.model.boundary(self.record.theta)

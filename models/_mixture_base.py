@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saem.contract import Array, Model
-from saem.exceptions import DataError, ModelError, Problems
+from saem.exceptions import DataError, Problems
 
+from ._checks import check_size_of_theta
 from ._incomplete import read_weights
 from ._information import covariance_of, observed_information
 from ._mixture_records import add_statistics, posteriors
@@ -109,10 +110,7 @@ class RecordMixture(Persisted, Model):
 
     def check_theta(self, theta: Array) -> None:
         """Raise `ModelError` if a starting theta is not admissible."""
-        if theta.shape != (self.theta_spec.size,) or not np.all(np.isfinite(theta)):
-            raise ModelError(
-                f"theta must be {self.theta_spec.size} finite numbers; use `pack_components`."
-            )
+        check_size_of_theta(theta, self.theta_spec.size, "pack_components")
 
     def boundary(self, theta: Array) -> dict[str, str]:
         """Parameters at bounds of the model's own, each with a word why."""

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from saem.contract import Array
-from saem.exceptions import ModelError, Problems, SaemWarning, nearest
+from saem.exceptions import ModelError, Problems, SaemWarning
 
+from ._checks import add_bad_matrices, add_bad_weights, add_unknown, read_arrays
+from ._mixture_options import check_components, check_floor
 from ._mixture_start import distinct_rows
 from ._table import Moments, Table
 
@@ -21,18 +23,6 @@ _INITS = ("kmeans++", "random")
 _PARTS = ("weights", "means", "covariances")
 #: Smallest eigenvalue of a correlation matrix that counts as positive.
 _COLLINEAR = 1e-12
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _add_unknown(name: str, value: Any, known: tuple[str, ...], problems: Problems) -> None:
-    close = nearest(str(value), known)
-    problems.add(
-        f"{name}={value!r} is not one of {', '.join(map(repr, known))}",
-        remedy=f"did you mean {close[0]!r}?" if close else None,
-    )
 
 
 def check_options(
@@ -48,16 +38,13 @@ def check_options(
     kept = _check_fixed(fixed, problems)
     if missing not in (None, True, False):
         problems.add(f"missing={missing!r} must be None, True or False")
-    if not _is_whole(n_components) or n_components < 1:
-        problems.add(f"n_components={n_components!r} must be a whole number, at least 1")
+    check_components(n_components, problems)
     if covariance_type not in _TYPES:
-        _add_unknown("covariance_type", covariance_type, _TYPES, problems)
-    number = isinstance(reg_covar, int | float | np.number) and not isinstance(reg_covar, bool)
-    if not number or not 0.0 <= reg_covar < np.inf:
-        problems.add(f"reg_covar={reg_covar!r} must be a number, at least 0")
+        add_unknown("covariance_type", covariance_type, _TYPES, problems)
+    check_floor(reg_covar, problems)
     if isinstance(init, str):
         if init not in _INITS:
-            _add_unknown("init", init, _INITS, problems)
+            add_unknown("init", init, _INITS, problems)
     elif isinstance(init, Mapping):
         needed = set(_PARTS) - kept
         if not needed <= set(init) <= set(_PARTS):
@@ -78,7 +65,7 @@ def _check_fixed(fixed: Any, problems: Problems) -> set[str]:
         return set()
     for name in fixed:
         if name not in _PARTS:
-            _add_unknown("a key of fixed", name, _PARTS, problems)
+            add_unknown("a key of fixed", name, _PARTS, problems)
     if set(fixed) == set(_PARTS):
         problems.add(
             "fixed holds all parts, so that nothing is left to estimate",
@@ -181,49 +168,14 @@ def check_given(
     """
     parts = dict(init) if isinstance(init, Mapping) else dict(zip(_PARTS, init, strict=True))
     problems = Problems(owner)
-    given: dict[str, Array] = {}
-    for name, shape in shapes.items():
-        if name not in parts:
-            continue
-        try:
-            value = np.array(parts[name], dtype=float)
-        except (TypeError, ValueError):
-            problems.add(f"{name} must be an array of numbers of shape {shape}")
-            continue
-        if value.shape != shape:
-            problems.add(f"{name} has shape {value.shape}; it must have shape {shape}")
-        elif not np.all(np.isfinite(value)):
-            problems.add(f"{name} holds values that are missing or infinite")
-        else:
-            given[name] = value
+    given = read_arrays(parts, shapes, problems)
     if "weights" in given:
-        _check_weights(given["weights"], problems)
-    if "covariances" in given:
-        check = _check_matrices if matrices else _check_variances
-        check(given["covariances"], problems)
+        add_bad_weights(given["weights"], problems)
+    if "covariances" in given and matrices:
+        add_bad_matrices("covariances", given["covariances"], problems)
+    elif "covariances" in given and np.any(given["covariances"] <= 0.0):
+        problems.add("covariances must all be above 0")
     problems.raise_if_any(ModelError)
     if "weights" in given:
         given["weights"] /= given["weights"].sum()
     return given
-
-
-def _check_weights(weights: Array, problems: Problems) -> None:
-    if np.any(weights <= 0.0):
-        problems.add(f"weights {weights} must all be above 0")
-    elif abs(weights.sum() - 1.0) > 1e-6:
-        problems.add(f"weights {weights} sum to {weights.sum():g}, not to 1")
-
-
-def _check_matrices(covariances: Array, problems: Problems) -> None:
-    several = covariances.ndim == 3
-    for c, matrix in enumerate(covariances if several else covariances[None]):
-        label = f"covariances[{c}]" if several else "the covariance"
-        if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=0.0):
-            problems.add(f"{label} is not symmetric")
-        elif (smallest := np.linalg.eigvalsh(matrix)[0]) <= 0.0:
-            problems.add(f"{label} is not positive definite: smallest eigenvalue {smallest:.3g}")
-
-
-def _check_variances(covariances: Array, problems: Problems) -> None:
-    if np.any(covariances <= 0.0):
-        problems.add("covariances must all be above 0")

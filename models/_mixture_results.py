@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from saem.contract import Array
-from saem.random import SeedLike, resolve_seed
-from saem.results import Results
 
+from ._mixture_answers import ClusterResults
 from .gaussian_mixture import GaussianMixture
 
 if TYPE_CHECKING:
@@ -22,7 +18,7 @@ __all__ = ["MixtureResults"]
 _AT_FLOOR = 10.0
 
 
-class MixtureResults(Results):
+class MixtureResults(ClusterResults):
     """Results of a Gaussian mixture: parameters in arrays, clusters, densities, samples.
 
     Notes
@@ -66,55 +62,10 @@ class MixtureResults(Results):
     def _interval_scales(self) -> list[str]:
         return self.model.interval_scales
 
-    def predict(self, X: Any = None) -> NDArray[np.intp]:
-        """Most probable component of each row.
-
-        Parameters
-        ----------
-        X : array_like or DataFrame of shape (n_rows, d), optional
-            The data of the fit by default; a DataFrame is matched by column names.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,)
-        """
-        return self.model.predict(self.record.theta, X)
-
-    def predict_proba(self, X: Any = None) -> Array:
-        """Posterior probabilities of the components, of shape (n_rows, k)."""
-        return self.model.predict_proba(self.record.theta, X)
-
-    def score_samples(self, X: Any = None) -> Array:
-        """Log-likelihood of each row, of shape (n_rows,)."""
-        return self.model.score_samples(self.record.theta, X)
-
-    def sample(self, n: int, seed: SeedLike = None) -> tuple[Array, NDArray[np.intp]]:
-        """Draw rows from the fitted mixture.
-
-        Returns
-        -------
-        X : ndarray of shape (n, d)
-        labels : ndarray of shape (n,)
-        """
-        return self.model.sample(self.record.theta, n, resolve_seed(seed)[1])
-
-    @property
-    def bic(self) -> float:
-        """Schwarz's criterion, ``-2 llf + n_params log(sum of weights)``; smaller is better."""
-        return -2.0 * self.llf + self.n_params * float(np.log(self.model.total_weight))
-
-    @property
-    def icl(self) -> float:
-        """Integrated completed likelihood: BIC plus a penalty for overlap; smaller is better."""
-        return self.model.icl(self.record.theta)
-
     @property
     def boundary(self) -> dict[str, str]:
         """Variances at the floor `reg_covar`, and components that have lost their rows."""
-        model, found = self.model, {}
-        for name, value in self.params.items():
-            if str(name).startswith("weights") and value * model.total_weight < 1.0:
-                found[str(name)] = "the component holds less than one row"
+        model, found = self.model, self._lost_components()
         for name, value, scale in zip(
             self.param_names, self.params.to_numpy(), self._interval_scales, strict=True
         ):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
 __all__ = ["Persisted"]
 
 
-class Persisted:
+class Persisted(ABC):
     """Base of models that are saved by their attributes.
 
     A class names in `_persisted` the attributes from which all others follow, and sets those
@@ -42,6 +43,6 @@ class Persisted:
         model._restored()
         return model
 
+    @abstractmethod
     def _restored(self) -> None:
         """Set the attributes that follow from those in `_persisted`."""
-        raise NotImplementedError

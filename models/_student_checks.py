@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from saem.contract import Array
 from saem.exceptions import ModelError, Problems
 
-from ._mixture_options import check_weights, given_arrays
+from ._checks import add_bad_matrices, add_bad_weights
+from ._mixture_options import check_floor, given_arrays
 from ._mixture_start import distinct_rows
 from ._table import Table, moments
 
@@ -23,9 +24,7 @@ _COLLINEAR = 1e-12
 
 def check_student(df_bounds: Any, reg_covar: Any, problems: Problems) -> None:
     """Check the options that can be judged without the data."""
-    number = isinstance(reg_covar, int | float | np.number) and not isinstance(reg_covar, bool)
-    if not number or not 0.0 <= reg_covar < np.inf:
-        problems.add(f"reg_covar={reg_covar!r} must be a number, at least 0")
+    check_floor(reg_covar, problems)
     try:
         low, high = map(float, df_bounds)
         fine = 0.0 < low < high < np.inf
@@ -62,14 +61,8 @@ def check_given(
         With all problems found.
     """
     arrays, problems = given_arrays(given, shapes), Problems("the starting values")
-    check_weights(arrays["weights"], problems)
-    for c, matrix in enumerate(arrays["scatters"]):
-        if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=0.0):
-            problems.add(f"scatters[{c}] is not symmetric")
-        elif (smallest := np.linalg.eigvalsh(matrix)[0]) <= 0.0:
-            problems.add(
-                f"scatters[{c}] is not positive definite: smallest eigenvalue {smallest:.3g}"
-            )
+    add_bad_weights(arrays["weights"], problems)
+    add_bad_matrices("scatters", arrays["scatters"], problems)
     low, high = df_bounds
     if "df" in arrays and not np.all((arrays["df"] >= low) & (arrays["df"] <= high)):
         problems.add(f"df {arrays['df']} must lie within df_bounds, {low:g} to {high:g}")

@@ -27,13 +27,14 @@ from saem.statistics import Packed
 
 from . import _column_kernels as kernels
 from . import _mixture_columns as reading
+from ._checks import add_bad_weights
 from ._column_checks import check_groups, check_table, prior_of, shifted
 from ._column_given import KINDS, Block, blocks_of, directions_of, names_of, set_blocks
 from ._column_start import coordinates, random_labels, responsibilities
 from ._incomplete import read_weights
 from ._mixture_base import RecordMixture
 from ._mixture_columns import Column, Source
-from ._mixture_options import check_alpha, check_components, check_init, check_weights
+from ._mixture_options import check_alpha, check_components, check_init
 from ._mixture_records import add_statistics
 
 __all__ = ["ColumnMixture", "StackedMixture"]
@@ -284,7 +285,7 @@ class ColumnMixture(RecordMixture):
         if weights.shape != (self.n_components,) or not np.all(np.isfinite(weights)):
             problems.add(f"weights must be {self.n_components} finite numbers")
         else:
-            check_weights(weights, problems)
+            add_bad_weights(weights, problems)
             view["weights"][:] = weights / weights.sum()
         try:
             blocks = self._spread(given)

@@ -18,7 +18,7 @@ from saem.exceptions import DataError, ModelError, Problems
 from saem.statistics import Packed
 
 from . import _template_kernels as kernels
-from ._incomplete import is_number, is_whole
+from ._checks import check_size_of_theta, is_number, is_symmetric, is_whole, read_arrays
 from ._latent_gaussian import LatentGaussianResults, repeated
 from ._table import as_array
 from ._template_geometry import Geometry
@@ -184,15 +184,12 @@ class DeformableTemplate(Model):
         """
         d, side = self.n_coords, self._entries[0][-1] + 1
         problems = Problems("the parameters")
-        for name, value, shape in (
-            ("beta", beta, self.theta_spec.shapes["beta"]), ("gamma", gamma, (side, side))
-        ):  # fmt: skip
-            if np.shape(value) != shape or not np.all(np.isfinite(value)):
-                problems.add(f"{name} must be finite numbers of shape {shape}")
-        if not 0.0 < sigma2 < np.inf:
+        shapes = {"beta": self.theta_spec.shapes["beta"], "gamma": (side, side)}
+        given = read_arrays({"beta": beta, "gamma": gamma}, shapes, problems)
+        if not (is_number(sigma2) and 0.0 < sigma2 < np.inf):
             problems.add(f"sigma2={sigma2!r} must be a number above 0")
         problems.raise_if_any(ModelError)
-        block = np.asarray(gamma, dtype=float)
+        block = given["gamma"]
         shared = self.covariance == "shared"
         geometry = self.geometry
         pixels = int(np.prod(geometry.shape))
@@ -205,13 +202,13 @@ class DeformableTemplate(Model):
                 "landmarks": geometry.axis,
                 "places": geometry.places(),
                 "basis": geometry.basis,
-                "beta": beta,
+                "beta": given["beta"],
                 "sigma2": sigma2,
                 "gamma": np.kron(np.eye(2), block) if shared else block,
                 "factor": np.zeros((d, d)),
             }
         )  # fmt: skip
-        if not np.allclose(block, block.T, rtol=1e-8, atol=0.0) or not kernels.derive(theta):
+        if not is_symmetric(block) or not kernels.derive(theta):
             raise ModelError("gamma must be symmetric and positive definite.")
         return theta
 
@@ -258,10 +255,7 @@ class DeformableTemplate(Model):
 
     def check_theta(self, theta: Array) -> None:
         """Raise `ModelError` if a starting theta is not admissible."""
-        if theta.shape != (self.theta_spec.size,) or not np.all(np.isfinite(theta)):
-            raise ModelError(
-                f"theta must be {self.theta_spec.size} finite numbers; use `pack_params`."
-            )
+        check_size_of_theta(theta, self.theta_spec.size)
 
     def reweighted(self, weights: Array) -> DeformableTemplate:
         """Return the model with every image as often as its whole weight says."""

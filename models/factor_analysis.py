@@ -21,16 +21,15 @@ from saem.statistics import Packed
 
 from . import _factor_kernels as kernels
 from . import _factor_updates as updates
+from ._checks import is_whole, read_arrays
 from ._factor_start import check_size, principal_loadings, simulate
 from ._incomplete import (
     IncompleteRows,
     add_empty_columns,
-    is_whole,
     observed_moments,
-    read_incomplete,
     read_weights,
 )
-from ._table import Table
+from ._table import Table, read_table
 
 if TYPE_CHECKING:
     from ._factor_results import FactorAnalysisResults
@@ -110,7 +109,7 @@ class FactorAnalysis(IncompleteRows):
         if incomplete is not None and not isinstance(incomplete, bool | np.bool_):
             problems.add(f"incomplete={incomplete!r} must be True, False or None")
         options_fine = not problems
-        table = read_incomplete(X, problems)
+        table = read_table(X, problems, missing=True)
         if table is not None:
             checked = read_weights(weights, len(table.values), problems)
             mean, variance = observed_moments(table.values, checked)
@@ -201,21 +200,13 @@ class FactorAnalysis(IncompleteRows):
             If a shape is wrong, a number not finite or a variance not above 0.
         """
         d, q = self.n_features, self.n_factors
-        given = {
-            "mean": np.asarray(mean, dtype=float),
-            "loadings": np.asarray(loadings, dtype=float),
-            "noise_variance": np.asarray(noise_variance, dtype=float),
-        }
-        if given["noise_variance"].shape == ():
-            given["noise_variance"] = np.full(d, given["noise_variance"])
+        if np.ndim(noise_variance) == 0:
+            noise_variance = np.full(d, noise_variance)
         problems = Problems("the parameters")
         shapes = {"mean": (d,), "loadings": (d, q), "noise_variance": (d,)}
-        for name, value in given.items():
-            if value.shape != shapes[name]:
-                problems.add(f"{name} has shape {value.shape}; it must have shape {shapes[name]}")
-            elif not np.all(np.isfinite(value)):
-                problems.add(f"{name} holds values that are missing or infinite")
-        noise = given["noise_variance"]
+        parts = {"mean": mean, "loadings": loadings, "noise_variance": noise_variance}
+        given = read_arrays(parts, shapes, problems)
+        noise = given.get("noise_variance", np.ones(d))
         if not np.all(noise > 0.0):
             problems.add("noise_variance must be above 0 in every column")
         elif self._isotropic and np.ptp(noise) > 0.0:

@@ -20,6 +20,7 @@ from saem.exceptions import DataError, ModelError, Problems
 
 from . import _hidden_markov_kernels as kernels
 from . import _hidden_markov_updates as updates
+from ._checks import check_size_of_theta
 from ._hidden_markov_data import (
     KINDS,
     Sequences,
@@ -322,10 +323,7 @@ class HiddenMarkov(Persisted, Model):
 
     def check_theta(self, theta: Array) -> None:
         """Raise `ModelError` if a starting theta is not admissible."""
-        if theta.shape != (self.theta_spec.size,) or not np.all(np.isfinite(theta)):
-            raise ModelError(
-                f"theta must be {self.theta_spec.size} finite numbers; use `pack_params`."
-            )
+        check_size_of_theta(theta, self.theta_spec.size)
 
     def start(self, rng: np.random.Generator) -> Array:
         """Starting theta: as given by `init`, else random, from k-means or near the shares."""

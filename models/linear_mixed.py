@@ -19,6 +19,7 @@ from saem.exceptions import ModelError, Problems
 from saem.statistics import Packed
 
 from . import _linear_mixed_kernels as kernels
+from ._checks import check_size_of_theta, is_number, is_symmetric, read_arrays
 from ._linear_mixed_data import Design, read_design, used_columns
 from ._records import expect_records
 
@@ -170,17 +171,13 @@ class LinearMixed(Model):
         ModelError
             If a shape is wrong or a covariance not positive definite.
         """
-        beta, psi = np.asarray(beta, dtype=float), np.asarray(psi, dtype=float)
-        shapes = self.theta_spec.shapes
         problems = Problems("the parameters")
-        for name, value in (("beta", beta), ("psi", psi)):
-            if value.shape != shapes[name]:
-                problems.add(f"{name} has shape {value.shape}; it must have shape {shapes[name]}")
-            elif not np.all(np.isfinite(value)):
-                problems.add(f"{name} holds values that are missing or infinite")
-        if not 0.0 < sigma2 < np.inf:
+        shapes = {name: self.theta_spec.shapes[name] for name in ("beta", "psi")}
+        given = read_arrays({"beta": beta, "psi": psi}, shapes, problems)
+        if not (is_number(sigma2) and 0.0 < sigma2 < np.inf):
             problems.add(f"sigma2={sigma2!r} must be a number above 0")
         problems.raise_if_any(ModelError)
+        beta, psi = given["beta"], given["psi"]
         p, q = len(self.fixed_names), self.n_coords
         theta = self.theta_spec.pack(
             {
@@ -191,7 +188,7 @@ class LinearMixed(Model):
                 "factor": np.zeros((q, q)),
             }
         )
-        if not np.allclose(psi, psi.T, rtol=1e-8, atol=0.0) or not kernels.derive(theta):
+        if not is_symmetric(psi) or not kernels.derive(theta):
             raise ModelError(f"psi must be symmetric and positive definite; got\n{psi}")
         return theta
 
@@ -220,10 +217,7 @@ class LinearMixed(Model):
 
     def check_theta(self, theta: Array) -> None:
         """Raise `ModelError` if a starting theta is not admissible."""
-        if theta.shape != (self.theta_spec.size,) or not np.all(np.isfinite(theta)):
-            raise ModelError(
-                f"theta must be {self.theta_spec.size} finite numbers; use `pack_params`."
-            )
+        check_size_of_theta(theta, self.theta_spec.size)
 
     def _latents(self, theta: Array) -> tuple[Array, Array]:
         """Posterior records and log-likelihoods of all individuals."""

@@ -19,6 +19,7 @@ from saem.statistics import Packed
 
 from . import _logistic_missing_kernels as kernels
 from ._binary import mean_expit, read_binary
+from ._checks import check_size_of_theta, is_symmetric, read_arrays
 from ._incomplete import observed_moments
 from ._latent_gaussian import LatentGaussianResults, hessian, rebuilt, repeated
 from ._linear_predictor import predictors
@@ -154,20 +155,16 @@ class LogisticMissing(Model):
         p = len(self.covariates)
         if self.coefficients is not None:
             delta = self.coefficients
-        blocks = {"beta": beta, "omega": omega, "delta": delta}
         problems = Problems("the parameters")
-        for name, value in blocks.items():
-            shape = self.theta_spec.shapes[name]
-            array = np.asarray(value, dtype=float)
-            if array.shape != shape or not np.all(np.isfinite(array)):
-                problems.add(f"{name}={value!r} must be finite numbers of shape {shape}")
+        shapes = {name: self.theta_spec.shapes[name] for name in ("beta", "omega", "delta")}
+        given = {"beta": beta, "omega": omega, "delta": delta}
+        blocks = read_arrays(given, shapes, problems)
         problems.raise_if_any(ModelError)
         head = [p, self.n_coords, 0.0 if self.coefficients is None else 1.0]
         theta = self.theta_spec.pack(
             {"constants": head, "precision": np.zeros((p, p)), "half_log_det": 0.0, **blocks}
         )
-        symmetric = np.allclose(omega, np.transpose(omega), rtol=1e-8, atol=0.0)
-        if not symmetric or not kernels.derive(theta):
+        if not is_symmetric(omega) or not kernels.derive(theta):
             raise ModelError(f"omega must be symmetric and positive definite; got\n{omega!r}")
         return theta
 
@@ -195,10 +192,7 @@ class LogisticMissing(Model):
 
     def check_theta(self, theta: Array) -> None:
         """Raise `ModelError` if a starting theta is not admissible."""
-        if theta.shape != (self.theta_spec.size,) or not np.all(np.isfinite(theta)):
-            raise ModelError(
-                f"theta must be {self.theta_spec.size} finite numbers; use `pack_params`."
-            )
+        check_size_of_theta(theta, self.theta_spec.size)
 
     def loglik(self, theta: Array) -> float:
         """Log-likelihood, by quadrature of the linear predictor, which is one-dimensional.

@@ -18,6 +18,7 @@ from saem.exceptions import DataError, ModelError, Problems
 from saem.statistics import Packed
 
 from . import _mixed_logistic_kernels as kernels
+from ._checks import check_size_of_theta, is_symmetric, read_arrays
 from ._latent_gaussian import LatentGaussianResults, hessian, rebuilt, repeated
 from ._linear_mixed_data import Design, read_design, used_columns
 
@@ -161,13 +162,12 @@ class MixedLogistic(Model):
         ModelError
             If a shape is wrong, a number not finite or omega not positive definite.
         """
-        beta, omega = np.asarray(beta, dtype=float), np.asarray(omega, dtype=float)
         p, q = len(self._plain), len(self._random)
         problems = Problems("the parameters")
-        for name, value, shape in (("beta", beta, (p + q,)), ("omega", omega, (q, q))):
-            if value.shape != shape or not np.all(np.isfinite(value)):
-                problems.add(f"{name}={value!r} must be finite numbers of shape {shape}")
+        shapes = {"beta": (p + q,), "omega": (q, q)}
+        given = read_arrays({"beta": beta, "omega": omega}, shapes, problems)
         problems.raise_if_any(ModelError)
+        beta, omega = given["beta"], given["omega"]
         diagonal = self.covariance == "diagonal"
         theta = self.theta_spec.pack(
             {
@@ -180,7 +180,7 @@ class MixedLogistic(Model):
         )
         if diagonal and np.any(omega != np.diag(np.diag(omega))):
             raise ModelError(f"omega must be diagonal; got\n{omega}")
-        if not np.allclose(omega, omega.T, rtol=1e-8, atol=0.0) or not kernels.derive(theta):
+        if not is_symmetric(omega) or not kernels.derive(theta):
             raise ModelError(f"omega must be symmetric and positive definite; got\n{omega}")
         return theta
 
@@ -214,10 +214,7 @@ class MixedLogistic(Model):
 
     def check_theta(self, theta: Array) -> None:
         """Raise `ModelError` if a starting theta is not admissible."""
-        if theta.shape != (self.theta_spec.size,) or not np.all(np.isfinite(theta)):
-            raise ModelError(
-                f"theta must be {self.theta_spec.size} finite numbers; use `pack_params`."
-            )
+        check_size_of_theta(theta, self.theta_spec.size)
 
     def cov_params(self, theta: Array) -> Array:
         """Covariance of the estimates: inverse observed information by adaptive quadrature.

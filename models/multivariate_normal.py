@@ -21,15 +21,15 @@ from saem.exceptions import DataError, ModelError, Problems, SaemWarning
 from saem.statistics import Packed
 
 from . import _normal_kernels as kernels
+from ._checks import is_symmetric, read_arrays
 from ._incomplete import (
     IncompleteRows,
     add_empty_columns,
     missing_pairs,
     observed_moments,
-    read_incomplete,
     read_weights,
 )
-from ._table import Table
+from ._table import Table, read_table
 
 if TYPE_CHECKING:
     from ._normal_results import MultivariateNormalResults
@@ -84,7 +84,7 @@ class MultivariateNormal(IncompleteRows):
 
     def __init__(self, X: Any, *, weights: ArrayLike | None = None) -> None:
         problems = Problems("the data")
-        table = read_incomplete(X, problems)
+        table = read_table(X, problems, missing=True)
         if table is None:
             raise DataError(problems.message())
         checked = read_weights(weights, len(table.values), problems)
@@ -153,14 +153,11 @@ class MultivariateNormal(IncompleteRows):
             If a shape is wrong or the covariance is not positive definite.
         """
         d = self.n_features
-        mean, covariance = np.asarray(mean, dtype=float), np.asarray(covariance, dtype=float)
         problems = Problems("the parameters")
-        for name, value, shape in (("mean", mean, (d,)), ("covariance", covariance, (d, d))):
-            if value.shape != shape:
-                problems.add(f"{name} has shape {value.shape}; it must have shape {shape}")
-            elif not np.all(np.isfinite(value)):
-                problems.add(f"{name} holds values that are missing or infinite")
+        shapes = {"mean": (d,), "covariance": (d, d)}
+        given = read_arrays({"mean": mean, "covariance": covariance}, shapes, problems)
         problems.raise_if_any(ModelError)
+        mean, covariance = given["mean"], given["covariance"]
         theta = self.theta_spec.pack(
             {
                 "sizes": [d],
@@ -170,8 +167,7 @@ class MultivariateNormal(IncompleteRows):
                 "log_constant": 0.0,
             }
         )
-        symmetric = np.allclose(covariance, covariance.T, rtol=1e-8, atol=0.0)
-        if not symmetric or not kernels.derive(theta):
+        if not is_symmetric(covariance) or not kernels.derive(theta):
             raise ModelError(
                 f"covariance must be symmetric and positive definite; got\n{covariance}"
             )

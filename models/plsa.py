@@ -18,7 +18,8 @@ from saem.exceptions import DataError, ModelError, OptionError, Problems
 from saem.statistics import Packed
 
 from . import _plsa_kernels as kernels
-from ._incomplete import is_number, is_whole, read_weights
+from ._checks import is_number, is_whole
+from ._incomplete import read_weights
 from ._plsa_data import Documents, read_counts
 
 if TYPE_CHECKING:

@@ -21,10 +21,11 @@ from saem.exceptions import DataError, ModelError, Problems
 from saem.statistics import Packed
 
 from . import _regression_kernels as kernels
+from ._checks import add_bad_flags, add_bad_weights
 from ._column_start import responsibilities
-from ._incomplete import add_bad_flags, read_weights
+from ._incomplete import read_weights
 from ._mixture_base import RecordMixture, simplex_directions
-from ._mixture_options import check_alpha, check_components, check_init, check_weights, given_arrays
+from ._mixture_options import check_alpha, check_components, check_init, given_arrays
 from ._regression_design import (
     ArrayDesign,
     Basis,
@@ -295,7 +296,7 @@ class RegressionMixture(RecordMixture):
         k = self.n_components
         shapes = {"weights": (k,), "coefficients": (k, len(self.terms)), "variances": (k,)}
         arrays, problems = given_arrays(given, shapes), Problems("the starting values")
-        check_weights(arrays["weights"], problems)
+        add_bad_weights(arrays["weights"], problems)
         if not np.all(arrays["variances"] > 0.0):
             problems.add("variances must all be above 0")
         elif self.common_variance and np.ptp(arrays["variances"]) > 0.0:

@@ -20,7 +20,8 @@ from saem.statistics import Packed
 
 from . import _variational_logistic_kernels as kernels
 from ._binary import mean_expit, read_binary
-from ._incomplete import add_bad_flags, is_number, is_whole, read_weights
+from ._checks import add_bad_flags, is_number, is_whole
+from ._incomplete import read_weights
 from ._records import expect_records
 from ._table import read_table
 

@@ -230,7 +230,7 @@ def test_bad_input(options, error, text):
 @pytest.mark.parametrize(
     ("beta", "omega", "text"),
     [
-        ([1.0], np.eye(2), "beta="),
+        ([1.0], np.eye(2), "beta has shape"),
         (np.zeros(3), -np.eye(2), "positive definite"),
         (np.zeros(3), np.ones((2, 2)), "must be diagonal"),
         (np.full(3, np.nan), np.eye(3), "(?s)2 problems"),
