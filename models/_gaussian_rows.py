@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saem._jit import compiled
-from saem.contract import Array, Model
+from saem.contract import Array
 from saem.exceptions import DataError, Problems
 
 from . import _mixture_layout as layout
 from ._gaussian_data import records_of
+from ._gaussian_params import GaussianParameters
 from ._mixture_scores import free_to_named, scores
-from ._persisted import Persisted
 from ._records import expect_records
 from ._table import chunks, read_table
 
@@ -24,7 +24,7 @@ __all__ = ["GaussianRows"]
 _SCORES = 4_000_000
 
 
-class GaussianRows(Persisted, Model):
+class GaussianRows(GaussianParameters):
     """Base of `GaussianMixture`: answers about its own and about new rows.
 
     Attributes
@@ -34,44 +34,16 @@ class GaussianRows(Persisted, Model):
     row_weights : ndarray of shape (n,) or None
     """
 
-    n_components: int
-    n_features: int
     n_params: int
-    covariance_type: str
     feature_names: list[str]
     missing: bool | None
     row_weights: Array | None
     total_weight: float
-    shift: Array
-    _free: NDArray[np.bool_]
 
     @property
     def rows(self) -> Array:
         """Values of the rows, less `shift`: a view of shape (n, n_features)."""
         return self.values.reshape(self.n_individuals, -1)[:, : self.n_features]
-
-    def components(self, theta: Array) -> dict[str, Array]:
-        """Weights, means and covariances, in scikit-learn's shapes.
-
-        Parameters
-        ----------
-        theta : ndarray of shape (theta_spec.size,)
-
-        Returns
-        -------
-        dict
-            ``weights`` of shape (k,), ``means`` (k, d) and ``covariances``: (k, d, d)
-            for full, (d, d) for tied, (k, d) for diag, (k,) for spherical.
-        """
-        view = self.theta_spec.view(theta)
-        covariances = view["covariances"].copy()
-        if layout.has_triangles(self.covariance_type):
-            covariances = layout.unpack_triangles(covariances, self.n_features)
-        return {
-            "weights": view["weights"].copy(),
-            "means": view["means"] + self.shift,
-            "covariances": covariances,
-        }
 
     # Functions of rows.
 

@@ -26,6 +26,7 @@ from saem.statistics import Packed
 from . import _gaussian_data as data
 from . import _gaussian_updates as updates
 from . import _mixture_layout as layout
+from ._gaussian_params import PARTS
 from ._gaussian_rows import GaussianRows
 from ._gaussian_start import start_labels
 from ._incomplete import read_weights
@@ -42,7 +43,6 @@ __all__ = ["GaussianMixture", "simulate"]
 #: Data are centred (in a copy) when a mean exceeds this many standard deviations: second
 #: moments about the origin would lose the square of this in relative accuracy.
 _FAR = 100.0
-_PARTS = ("weights", "means", "covariances")
 
 
 class GaussianMixture(GaussianRows):
@@ -181,9 +181,7 @@ class GaussianMixture(GaussianRows):
         self.init = init if isinstance(init, str) else "given"
         self._given: Array | None = None
         if not isinstance(init, str):
-            given = (
-                dict(init) if isinstance(init, Mapping) else dict(zip(_PARTS, init, strict=True))
-            )
+            given = dict(init) if isinstance(init, Mapping) else dict(zip(PARTS, init, strict=True))
             self._given = self.pack_components(**self._check_parts(given, "the starting values"))
 
     def _check_parts(self, parts: Mapping[str, Any], owner: str) -> dict[str, Array]:
@@ -334,110 +332,6 @@ class GaussianMixture(GaussianRows):
             weights=rng.uniform(0.5, 1.5, n) if weighted else None,
         )
 
-    # Parameters.
-
-    def pack_components(self, **parts: ArrayLike) -> Array:
-        """Theta from what `components` returns.
-
-        Parameters
-        ----------
-        **parts
-            ``weights``, ``means`` and ``covariances``; those that are `fixed` may be left
-            out.
-
-        Raises
-        ------
-        ModelError
-            If a part is missing or contradicts a fixed one, or a covariance is not
-            positive definite.
-        """
-        problems = Problems("the components")
-        parts = {**self.fixed, **parts}
-        for name in _PARTS:
-            if name not in parts:
-                problems.add(f"{name} is missing")
-            elif name in self.fixed and not np.array_equal(parts[name], self.fixed[name]):
-                problems.add(f"{name} is not what the model keeps (fixed)", remedy="leave it out")
-        problems.raise_if_any(ModelError)
-        covariances = np.asarray(parts["covariances"], dtype=float)
-        if layout.has_triangles(self.covariance_type):
-            low = np.tril_indices(self.n_features)
-            covariances = covariances[..., low[0], low[1]]
-        theta = self.theta_spec.pack(
-            {
-                "sizes": [self.n_components, self.n_features],
-                "floor": self.reg_covar,
-                "kept": layout.kept_code(self.fixed),
-                "weights": parts["weights"],
-                "means": np.asarray(parts["means"], dtype=float) - self.shift,
-                "covariances": covariances,
-                "log_constants": np.zeros(self.n_components),
-                "factors": np.zeros(self.theta_spec.shapes["factors"]),
-            }
-        )
-        if not self._derive(theta):
-            raise ModelError(
-                "a given covariance is not positive definite. Remedy: check it with "
-                "numpy.linalg.eigvalsh, or add a small number to its diagonal."
-            )
-        return theta
-
-    def params_of(self, theta: Array) -> Array:
-        """Weights (all k), means and (lower triangles of) covariances, as `param_names`."""
-        return self._every_param(theta)[self._free]
-
-    def _every_param(self, theta: Array) -> Array:
-        view = self.theta_spec.view(theta)
-        means = view["means"] + self.shift
-        return np.concatenate([view["weights"], means.ravel(), view["covariances"].ravel()])
-
-    def named_values(self, theta: Array) -> dict[str, float]:
-        """All parameters under their names, those that are `fixed` included."""
-        return dict(zip(self._names, self._every_param(theta).tolist(), strict=True))
-
-    @property
-    def interval_scales(self) -> list[str]:
-        """Scale on which each parameter's confidence interval is formed."""
-        every = layout.param_scales(self.covariance_type, self.n_components, self.n_features)
-        return [scale for scale, free in zip(every, self._free, strict=True) if free]
-
-    def theta_of(self, params: ArrayLike) -> Array:
-        """Theta from free parameters, the inverse of `params_of`.
-
-        Parameters
-        ----------
-        params : array_like of shape (len(param_names),)
-
-        Raises
-        ------
-        ModelError
-            If a covariance is not positive definite.
-        """
-        k, d = self.n_components, self.n_features
-        shapes = layout.component_shapes(self.covariance_type, k, d)
-        packed = layout.packed_shape(self.covariance_type, k, d)
-        rest = np.asarray(params, dtype=float)
-        parts = {}
-        for name in (n for n in _PARTS if n not in self.fixed):
-            shape = packed if name == "covariances" else shapes[name]
-            size = int(np.prod(shape))
-            parts[name], rest = rest[:size].reshape(shape), rest[size:]
-            if name == "covariances" and layout.has_triangles(self.covariance_type):
-                parts[name] = layout.unpack_triangles(parts[name], d)
-        return self.pack_components(**parts)
-
-    def check_theta(self, theta: Array) -> None:
-        """Raise `ModelError` if a starting theta is not admissible."""
-        if theta.shape != (self.theta_spec.size,) or not np.all(np.isfinite(theta)):
-            raise ModelError(
-                f"theta must be {self.theta_spec.size} finite numbers; use `pack_components`."
-            )
-        if int(self.theta_spec.view(theta)["kept"]) != layout.kept_code(self.fixed):
-            raise ModelError(
-                "theta comes from a model that keeps other parts (fixed). Remedy: "
-                "model.pack_components(...) of the parts that are estimated."
-            )
-
     # Starts.
 
     def start(self, rng: np.random.Generator) -> Array:
@@ -462,17 +356,6 @@ class GaussianMixture(GaussianRows):
             rows = data.Rows(table, self.row_weights, self.most_missing, self.n_missing)
             self._moments = data.moments_of(rows)
         return self._moments
-
-    def _fixed_in_full(self) -> dict[str, Array]:
-        """Kept parts on the scale of the records, covariances as (k, d, d)."""
-        parts = dict(self.fixed)
-        if "means" in parts:
-            parts["means"] = parts["means"] - self.shift
-        if "covariances" in parts:
-            parts["covariances"] = layout.full_covariances(
-                parts["covariances"], self.covariance_type, self.n_components, self.n_features
-            )
-        return parts
 
     def _from_labels(self, rows: Array, weights: Array | None, labels: NDArray[np.intp]) -> Array:
         """M-step on a partition of some rows without missing values."""
