@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from saem import _calls
 from saem.algorithms import OnlineEM
 from saem.contract import Array, Model
 from saem.engine import Run
@@ -14,6 +16,9 @@ from saem.random import SeedLike
 from saem.schedules import Schedule
 
 __all__ = ["Stream"]
+
+#: What a run hands over to the run on the next chunk, beside theta and numbers.
+_CARRIED = ("s", "fast", "average", "counts")
 
 
 class Stream:
@@ -75,29 +80,26 @@ class Stream:
                 "all data at once."
             )
         algorithm = OnlineEM(batch_size=batch_size, average=True)
-        if gamma is not None:
-            algorithm = OnlineEM(batch_size=batch_size, average=True, gamma=gamma)
-        self.model, self._algorithm, self._batch = model, algorithm, batch_size
+        self._algorithm = algorithm if gamma is None else replace(algorithm, gamma=gamma)
+        self.model, self._batch = model, batch_size
         if start is not None:
             model.check_theta(np.asarray(start, dtype=float))
-        self._run = self._bind(model, None, seed, start)
-        self._run.algorithm.proxy.start(self._run)
+        self._run = run = self._run_on(model, np.zeros(model.theta_spec.size), seed)
+        run.theta[:] = model.start(run.rng) if start is None else start
+        run.algorithm.proxy.start(run)
         self.n_seen = model.n_individuals
 
-    def _bind(
-        self, model: Model, before: Run | None, seed: SeedLike = None, start: Array | None = None
-    ) -> Run:
-        """Make a run on a chunk that goes on where another stopped."""
-        combination = self._algorithm.combine(model)
+    def _run_on(self, model: Model, theta: Array, seed: SeedLike) -> Run:
         # Averaging begins when the first chunk has been seen.
-        object.__setattr__(combination, "average_from", 0)
-        if before is None:
-            run = Run(model, combination, np.zeros(model.theta_spec.size), seed=seed, n_threads=1)
-            run.theta[:] = model.start(run.rng) if start is None else start
-            return run
-        run = Run(model, combination, before.theta, seed=before.seed, n_threads=1)
+        combination = replace(self._algorithm.combine(model), average_from=0)
+        return Run(model, combination, theta, seed=seed, n_threads=1)
+
+    def _continued(self, model: Model) -> Run:
+        """Make a run on another chunk that goes on where the last one stopped."""
+        before = self._run
+        run = self._run_on(model, before.theta, before.seed)
         run.rng = before.rng
-        for name in ("s", "fast", "average", "counts"):
+        for name in _CARRIED:
             getattr(run, name)[:] = getattr(before, name)
         run.k, run.n_evals = before.k, before.n_evals
         return run
@@ -123,7 +125,7 @@ class Stream:
             If the M-step fails; the state before the chunk is kept.
         """
         model = self.model.with_data(data)
-        run, kept = self._bind(model, self._run), self._run.state_dict()
+        run, drawn = self._continued(model), self._run.rng.bit_generator.state
         order = run.rng.permutation(model.n_individuals).astype(np.int64)
         whole = order.size // self._batch * self._batch
         code = run.algorithm.proxy.code  # type: ignore[attr-defined]
@@ -131,12 +133,53 @@ class Stream:
             if part.size and run.status == 0:
                 run.k += run.batch_pass(part, batch, code)
         if run.status != 0 or not np.all(np.isfinite(run.theta)):
-            self._run.load_state_dict(kept)
+            self._run.rng.bit_generator.state = drawn  # all else was copied
             meaning = model.maximize_errors.get(run.status, "parameters are not finite")
             raise FitError(f"the chunk could not be used: {meaning}.")
         self._run = run
         self.n_seen += model.n_individuals
         return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the stream has learnt, as arrays and numbers; no data.
+
+        Returns
+        -------
+        dict
+            For `load_state_dict` of a stream with the same model and options, which then goes
+            on with the same bits.
+        """
+        run = self._run
+        state: dict[str, Any] = {name: getattr(run, name).copy() for name in ("theta", *_CARRIED)}
+        state |= {name: getattr(run, name) for name in ("k", "n_evals", "seed")}
+        return state | {"rng": run.rng.bit_generator.state, "n_seen": self.n_seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Parameters
+        ----------
+        state : dict
+
+        Raises
+        ------
+        ModelError
+            If its parameters or statistics are not those of the model.
+        """
+        run = self._run
+        for name in ("theta", *_CARRIED):
+            if np.shape(state[name]) != getattr(run, name).shape:
+                raise ModelError(
+                    f"the state comes from another model: {name!r} has shape "
+                    f"{np.shape(state[name])}, not {getattr(run, name).shape}. Remedy: make the "
+                    "stream of the model and options that it was saved with."
+                )
+        for name in ("theta", *_CARRIED):
+            getattr(run, name)[:] = state[name]
+        for name in ("k", "n_evals", "seed"):
+            setattr(run, name, int(state[name]))
+        run.rng.bit_generator.state = state["rng"]
+        self.n_seen = int(state["n_seen"])
 
     @property
     def theta(self) -> Array:
@@ -146,8 +189,6 @@ class Stream:
     @property
     def averaged(self) -> Array:
         """Packed parameters of the statistic averaged over all steps (Polyak and Ruppert)."""
-        from saem import _calls
-
         if self._run.average[0] == 0:
             return self.theta
         code, theta = _calls.maximize(self.model.kernels, self._run.average[1:], self._run.theta)

@@ -1,10 +1,13 @@
 """Online EM on data that come in chunks."""
 
+import pickle
+
 import numpy as np
 import pytest
 
 from saem import Stream
-from saem.exceptions import ModelError, OptionError, SaemError
+from saem.engine import Run
+from saem.exceptions import FitError, ModelError, OptionError, SaemError
 from saem.models import GaussianMixture, LinearMixed
 from saem.models.gaussian_mixture import simulate
 from saem.schedules import Polynomial
@@ -71,6 +74,46 @@ def test_a_chunk_that_does_not_fit_is_refused_and_changes_nothing():
         stream.partial_fit(np.zeros((10, 3)))
     assert np.array_equal(stream.theta, before)
     assert stream.n_seen == 300
+
+
+def test_a_chunk_whose_m_step_fails_leaves_no_trace(monkeypatch):
+    ends = []
+    for bad in (False, True):
+        stream = Stream(first_model(), seed=3, batch_size=4).partial_fit(chunk(50, 1))
+        if bad:
+            with monkeypatch.context() as patch:
+                patch.setattr(Run, "batch_pass", failing_pass)
+                with pytest.raises(FitError, match="could not be used"):
+                    stream.partial_fit(chunk(50, 2))
+        stream.partial_fit(chunk(50, 3))
+        assert stream.n_seen == 400
+        ends.append(np.concatenate([stream.theta, stream.averaged]))
+    assert np.array_equal(*ends)
+
+
+def failing_pass(run, order, batch, code):
+    """Stand for a pass that ends in an inadmissible statistic."""
+    run.theta[:], run.s[:], run.status = np.nan, np.nan, 1
+    return 1
+
+
+def test_a_state_goes_on_bit_for_bit():
+    whole = Stream(first_model(), seed=7, batch_size=3).partial_fit(chunk(101, 5))
+    state = pickle.loads(pickle.dumps(whole.state_dict()))
+    other = Stream(first_model(), seed=8, batch_size=3)
+    other.load_state_dict(state)
+    for stream in (whole, other):
+        stream.partial_fit(chunk(99, 6))
+    assert np.array_equal(whole.theta, other.theta)
+    assert np.array_equal(whole.averaged, other.averaged)
+    assert whole.n_seen == other.n_seen == 500
+
+
+def test_a_state_of_another_model_is_refused():
+    state = Stream(first_model(), seed=7).state_dict()
+    rows = np.random.default_rng(0).normal(size=(20, 2))
+    with pytest.raises(ModelError, match="another model: 'theta' has shape"):
+        Stream(GaussianMixture(rows, 2), seed=0).load_state_dict(state)
 
 
 def test_models_that_take_no_other_data_are_refused():
