@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -51,7 +52,7 @@ feature_names_in_ : ndarray of shape (n_features_in_,)
 _DOCS = {"[run parameters]": _RUN_PARAMETERS, "[run attributes]": _RUN_ATTRIBUTES}
 
 
-class Estimator(BaseEstimator):
+class Estimator(BaseEstimator, ABC):
     """Base of the estimators.
 
     Parameters of the class stand in the constructors of the subclasses; those that say how to
@@ -87,13 +88,13 @@ class Estimator(BaseEstimator):
 
     # What an estimator brings.
 
+    @abstractmethod
     def _make(self, data: Any, weights: Array | None, *, stream: bool) -> Model:
         """Model of checked data; one that takes any later chunk for a stream."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _set_estimates(self, model: Any, theta: Array) -> None:
         """Set the estimates as attributes."""
-        raise NotImplementedError
 
     def _start(self, model: Any, rng: np.random.Generator) -> Array:
         """Packed parameters to start from."""
@@ -230,7 +231,7 @@ class Estimator(BaseEstimator):
         # A stream is made again from the rows of its first chunk.
         state["_model"] = stored(self._slim(model) if stream is None else model)
         if stream is not None:
-            state["_stream"] = {"run": stream._run.state_dict(), "n_seen": stream.n_seen}
+            state["_stream"] = stream.state_dict()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -242,9 +243,7 @@ class Estimator(BaseEstimator):
             kept = state.get("_stream")
             if kept is not None:
                 stream = Stream(model, batch_size=state["batch_size"], start=state["_theta"])
-                memories = stream._run.bound.memories  # none, of the rows at hand
-                stream._run.load_state_dict(kept["run"] | {"memories": memories})
-                stream.n_seen = kept["n_seen"]
+                stream.load_state_dict(kept)
                 state["_stream"] = stream
         super().__setstate__(state)
 

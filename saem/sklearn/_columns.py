@@ -102,8 +102,8 @@ class ColumnEstimator(Mixture):
 
     def _one_row(self, model: Any) -> Any:
         return model._as_table(
-            {m: np.array([c.levels[0] if c.levels else 1.0]) for c in model.columns
-             for m in c.members}
+            {m: [1.0 if c.family == "multinomial" or not c.levels else c.levels[0]]
+             for c in model.columns for m in c.members}
         )  # fmt: skip
 
     def _set_estimates(self, model: Any, theta: Array) -> None:

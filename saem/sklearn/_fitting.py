@@ -17,6 +17,7 @@ from saem.callbacks import Callback, Step
 from saem.contract import Array, Model
 from saem.exceptions import FitError, OptionError, Problems
 from saem.fitting import fit
+from saem.models._checks import is_number, is_whole
 
 __all__ = ["ConvergenceWarning", "SmallGain", "best_run", "check_run_options", "seeds_of"]
 
@@ -53,11 +54,9 @@ def check_run_options(estimator: Any, problems: Problems) -> None:
     """Check the options of an estimator that say how to run."""
     for name in ("n_init", "max_iter", "batch_size"):
         value = getattr(estimator, name, 1)
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not whole or value < 1:
+        if not is_whole(value) or value < 1:
             problems.add(f"{name}={value!r} must be a whole number, at least 1")
-    number = isinstance(estimator.tol, int | float | np.number)
-    if not number or isinstance(estimator.tol, bool) or not 0.0 <= estimator.tol < np.inf:
+    if not is_number(estimator.tol) or not 0.0 <= estimator.tol < np.inf:
         problems.add(f"tol={estimator.tol!r} must be a number, at least 0")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -70,9 +71,9 @@ class _Levels(ColumnEstimator):
             return [str(name) for name in self.feature_names_in_]
         return [f"x{j}" for j in range(n)]
 
+    @abstractmethod
     def _levels_of(self, frame: pd.DataFrame) -> dict[str, Any]:
         """Levels of the categorical columns."""
-        raise NotImplementedError
 
     def _with_levels(self, frame: pd.DataFrame) -> pd.DataFrame:
         import pandas as pd
@@ -105,14 +106,6 @@ class _Levels(ColumnEstimator):
 
     def _named(self, X: Any) -> Any:
         return X
-
-    def _one_row(self, model: Any) -> Any:
-        import pandas as pd
-
-        return pd.DataFrame(
-            {m: [1.0 if c.family == "multinomial" or not c.levels else c.levels[0]]
-             for c in model.columns for m in c.members}
-        )  # fmt: skip
 
 
 def _sorted_levels(values: pd.Series) -> list[Any]:

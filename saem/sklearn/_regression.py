@@ -165,6 +165,13 @@ class RegressionMixture(RegressorMixin, Estimator):
         mean: Array = self._model.predict_response(self._theta, rows)
         return mean
 
+    def _posterior(self, X: Any, y: Any) -> tuple[Array, Array]:
+        """Probabilities of the components, and log-likelihoods, of rows with responses."""
+        self._check_fitted()
+        pair = self._read_pair(X, y, reset=False)
+        found: tuple[Array, Array] = self._model.posterior(self._theta, pair)
+        return found
+
     def predict_components(self, X: Any, y: Any) -> Array:
         """Posterior probabilities of the components of rows with responses.
 
@@ -177,14 +184,8 @@ class RegressionMixture(RegressorMixin, Estimator):
         -------
         ndarray of shape (n_samples, n_components)
         """
-        self._check_fitted()
-        probabilities: Array = self._model.posterior(
-            self._theta, self._read_pair(X, y, reset=False)
-        )[0]
-        return probabilities
+        return self._posterior(X, y)[0]
 
     def score_responses(self, X: Any, y: Any) -> Array:
         """Log-likelihood of each response given its covariates, of shape (n_samples,)."""
-        self._check_fitted()
-        log_lik: Array = self._model.posterior(self._theta, self._read_pair(X, y, reset=False))[1]
-        return log_lik
+        return self._posterior(X, y)[1]
