@@ -14,6 +14,8 @@ from saem.inference._blocks import entries_of
 from saem.nlme import _kernels as nlme
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from saem.nlme.model import NLME
 
 __all__ = ["Information", "boundary_of", "conclude"]
@@ -52,7 +54,9 @@ class Information:
     complete : ndarray of shape (n_params, n_params) or None
         Information of the complete data on the estimation scale, where known.
     method : str
-        ``"linearised"``, ``"Louis"`` or ``"exact"``.
+        ``"linearised"``, ``"Louis"``, ``"exact"``, ``"score"`` or ``"sandwich"``.
+    bse_error : ndarray of shape (n_params,) or None
+        Monte Carlo standard errors of `bse`, where it was computed from draws.
     """
 
     param_names: tuple[str, ...]
@@ -64,6 +68,16 @@ class Information:
     unidentified: tuple[str, ...]
     method: str
     complete: Array | None = None
+    bse_error: Array | None = None
+
+    @property
+    def correlation(self) -> pd.DataFrame:
+        """Correlations of the estimates on the estimation scale; NaN where there is no error."""
+        import pandas as pd
+
+        sd = self.bse_estimation
+        names = list(self.param_names)
+        return pd.DataFrame(self.cov_estimation / np.outer(sd, sd), index=names, columns=names)
 
     @property
     def bse(self) -> Array:

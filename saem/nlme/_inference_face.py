@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from saem.exceptions import OptionError
 from saem.results import LogLik
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from saem.inference.information import Information
     from saem.inference.likelihood import Likelihood
     from saem.nlme.model import NLME
     from saem.record import FitRecord
 
 __all__ = ["InferenceFace"]
 
+#: Random effects up to which the observed information is computed by quadrature.
+_MAX_LOUIS = 4
 #: Methods that start from the individuals' modes, and may be given those already found.
 _FROM_MODES = ("importance", "is", "laplace", "linearised")
 
@@ -27,6 +32,71 @@ class InferenceFace:
     _modes: Any
     _default_method: str
     _likelihoods: dict[Any, Likelihood]
+
+    # -- information -------------------------------------------------------------
+
+    def information(self, method: str | None = None, **options: Any) -> Information:
+        """Information about the parameters, from which standard errors are computed.
+
+        Parameters
+        ----------
+        method : {"louis", "linearised", "exact", "score", "sandwich"}, optional
+            ``"louis"``: observed information, complete less missing; the default for
+            up to four random effects, by quadrature, and by Markov chains (``n_samples``,
+            ``seed``) with a Monte Carlo error beyond.
+            ``"linearised"``: expected information of the model linearised at
+            the individuals' modes; the default for more random effects. ``"exact"``: second
+            differences of the quadrature log-likelihood. ``"score"``: cross-product of the
+            individuals' scores. ``"sandwich"``: ``H J^-1 H`` of Louis' H and that cross-product J,
+            which allows for distributions that are not quite right.
+        **options
+            Of the functions of `saem.inference.information`.
+
+        Returns
+        -------
+        saem.inference.information.Information
+            With ``bse``, ``cov``, ``correlation``, ``condition``, ``boundary``, ...
+
+        Raises
+        ------
+        saem.exceptions.OptionError
+            For another method.
+        """
+        from saem.inference import information
+
+        methods: dict[str, Any] = {
+            "louis": information.louis_information,
+            "linearised": information.linearised_information,
+            "exact": information.exact_information,
+            "score": information.score_information,
+            "sandwich": information.sandwich_information,
+        }
+        if method is None:
+            method = "louis" if 0 < self.model.n_coords <= _MAX_LOUIS else "linearised"
+        if method not in methods:
+            raise OptionError(f"method={method!r} must be one of {', '.join(map(repr, methods))}.")
+        if method != "exact":
+            options = {"modes": self._modes} | options
+        found: Information = methods[method](self.model, self.record.theta, **options)
+        return found
+
+    @property
+    def correlation(self) -> pd.DataFrame:
+        """Correlations of the estimates, on the scale on which they are estimated.
+
+        NaN for parameters on a boundary. Beyond 0.95 in size two parameters are hard to tell apart.
+        """
+        found: pd.DataFrame = self._information.correlation
+        return found
+
+    @property
+    def condition_number(self) -> float:
+        """Condition number of the information, scaled to unit diagonal.
+
+        The largest by the smallest eigenvalue; beyond 1000 the data hardly determine some
+        combination of the parameters.
+        """
+        return float(self._information.condition)
 
     # -- likelihood --------------------------------------------------------------
 
@@ -96,5 +166,8 @@ class InferenceFace:
         return importance_convergence(self.model, self.record.theta, **options)
 
     if TYPE_CHECKING:
+
+        @cached_property
+        def _information(self) -> Any: ...
 
         def _index(self) -> pd.Index: ...

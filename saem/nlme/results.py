@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NLMEResults"]
 
-#: Random effects up to which the observed information is computed by quadrature.
-_MAX_LOUIS = 4
-
 IndividualKind = Literal["mode", "mean", "sd", "samples"]
 PredictKind = Literal["individual", "population"]
 _KINDS = ("mode", "mean", "sd", "samples")
@@ -71,43 +68,6 @@ class NLMEResults(InferenceFace, Results):
                 warning.message, warning.category, warning.filename, warning.lineno
             )
         return found
-
-    def information(self, method: str | None = None) -> Any:
-        """Information about the parameters, from which standard errors are computed.
-
-        Parameters
-        ----------
-        method : {"louis", "linearised", "exact"}, optional
-            ``"louis"``: observed information, complete less missing, the latter
-            by quadrature; the default for up to four random effects.
-            ``"linearised"``: expected information of the model linearised at
-            the individuals' modes; the default beyond. ``"exact"``: second
-            differences of the quadrature log-likelihood.
-
-        Returns
-        -------
-        saem.inference.information.Information
-
-        Raises
-        ------
-        saem.exceptions.OptionError
-            For another method.
-        """
-        from saem.inference import information
-
-        if method is None:
-            method = "louis" if 0 < self.model.n_coords <= _MAX_LOUIS else "linearised"
-        if method == "louis":
-            return information.louis_information(self.model, self.record.theta, modes=self._modes)
-        if method == "linearised":
-            return information.linearised_information(
-                self.model, self.record.theta, modes=self._modes
-            )
-        if method == "exact":
-            return information.exact_information(self.model, self.record.theta)
-        raise OptionError(
-            f"method={method!r}: the information is 'louis', 'linearised' or 'exact'."
-        )
 
     def _covariance(self) -> Array:
         return np.asarray(self._information.cov)
