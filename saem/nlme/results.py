@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from saem.contract import Array
 from saem.exceptions import OptionError
 from saem.nlme import _kernels
+from saem.nlme._diagnostics_face import DiagnosticsFace
 from saem.nlme._inference_face import InferenceFace
 from saem.results import Results
 
@@ -23,15 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["NLMEResults"]
 
-IndividualKind = Literal["mode", "mean", "sd", "samples"]
-PredictKind = Literal["individual", "population"]
-_KINDS = ("mode", "mean", "sd", "samples")
-
 #: An estimate within this factor of its floor counts as on the boundary.
 _AT_FLOOR = 10.0
 
 
-class NLMEResults(InferenceFace, Results):
+class NLMEResults(DiagnosticsFace, InferenceFace, Results):
     """Results of a nonlinear mixed-effects model; see also `saem.results.Results`.
 
     Notes
@@ -159,196 +155,6 @@ class NLMEResults(InferenceFace, Results):
     @property
     def _unidentified(self) -> tuple[str, ...]:
         return tuple(self._information.unidentified) if self._finite else ()
-
-    # -- individuals -------------------------------------------------------------
-
-    def individual(
-        self,
-        kind: IndividualKind = "mode",
-        *,
-        n_samples: int = 100,
-        seed: int | None = None,
-    ) -> pd.DataFrame:
-        """Parameters of the individuals, on the natural scale.
-
-        Parameters
-        ----------
-        kind : {"mode", "mean", "sd", "samples"}
-            Mode of each individual's posterior at the estimates (empirical Bayes
-            estimate; its transform where a parameter is not Gaussian), posterior mean
-            or standard deviation, or draws from the posterior.
-        n_samples : int
-            Draws per individual.
-        seed : int, optional
-            That of the fit by default.
-
-        Returns
-        -------
-        DataFrame
-            One row per individual, indexed by id; for samples, indexed by id and draw.
-        """
-        if kind not in _KINDS:
-            raise OptionError(f"kind={kind!r} must be one of {', '.join(map(repr, _KINDS))}.")
-        model = self.model
-        names = list(model.parameters)
-        if kind == "mode":
-            return self._frame(self._psi_modes, names)
-        from saem.inference import individuals
-
-        seed = self.record.seed if seed is None else seed
-        if kind == "samples":
-            import pandas as pd
-
-            draws = individuals.samples(model, self.record.theta, n_samples, seed=seed)
-            index = pd.MultiIndex.from_product(
-                [self._index(), range(n_samples)], names=[self._index().name, "sample"]
-            )
-            return pd.DataFrame(draws.reshape(-1, len(names)), index=index, columns=names)
-        mean, sd = individuals.moments(model, self.record.theta, seed=seed)
-        return self._frame(mean if kind == "mean" else sd, names)
-
-    @cached_property
-    def _modes(self) -> Any:
-        from saem.inference._visits import find_modes
-
-        return find_modes(self.model, self.record.theta)
-
-    @cached_property
-    def _psi_modes(self) -> Array:
-        """Natural parameters at the modes, shape (n_individuals, n_params)."""
-        return self._psi(self._phi(self._modes.phi))
-
-    @cached_property
-    def _psi_population(self) -> Array:
-        """Natural parameters without random effects, shape (n_individuals, n_params)."""
-        return self._psi(self._phi(None))
-
-    def _phi(self, random: Array | None) -> Array:
-        """Gaussian-scale parameters of the individuals; random ones as given."""
-        phi = np.asarray(self.model.individuals.design.matrix @ self._blocks["beta"])
-        if random is not None:
-            phi[:, self._blocks["parameter"].astype(int)] = random
-        return phi
-
-    def _psi(self, phi: Array) -> Array:
-        parameters = self.model.parameters.values()
-        columns = [p.to_psi(phi[:, m]) for m, p in enumerate(parameters)]
-        return np.column_stack(columns)
-
-    @cached_property
-    def random_effects(self) -> pd.DataFrame:
-        """Random effects eta at the modes, on the Gaussian scale, one row per individual."""
-        index = self._blocks["parameter"].astype(int)
-        eta = self._modes.phi - self._phi(None)[:, index]
-        return self._frame(eta, self.model.random_names)
-
-    @property
-    def shrinkage(self) -> pd.Series:
-        """Shrinkage of each random effect, ``1 - sd(eta at the modes) / omega``.
-
-        Savic and Karlsson (2009), AAPS J. 11, 558-569. Near 0 the data of each
-        individual determine its parameter; near 1 they say little about it, and
-        plots of individual parameters mislead.
-        """
-        sd = self.random_effects.std(ddof=1)
-        return (1.0 - sd / np.sqrt(np.diag(self.omega))).rename("shrinkage")
-
-    # -- predictions -------------------------------------------------------------
-
-    def predict(
-        self, kind: PredictKind = "individual", data: pd.DataFrame | None = None
-    ) -> pd.Series:
-        """Predictions of the structural model.
-
-        Parameters
-        ----------
-        kind : {"individual", "population"}
-            With the parameters of each individual's mode, or with random effects of 0.
-        data : DataFrame, optional
-            New rows; the data of the fit by default. Individual predictions need ids of the
-            fit; population predictions need no id, but the covariates. A response
-            is not needed.
-
-        Returns
-        -------
-        Series
-            One value per row of the data, in its order and with its index.
-
-        Raises
-        ------
-        saem.exceptions.DataError
-            If a column is missing or not numeric, or an id is not of the fit.
-        """
-        if kind not in ("individual", "population"):
-            raise OptionError(f"kind={kind!r} must be 'individual' or 'population'.")
-        if data is not None:
-            from saem.nlme._new_data import predict_new
-
-            return predict_new(self, kind, data)
-        values = self._stacked_predictions(kind)
-        return self._rows(values).rename("prediction")
-
-    def _stacked_predictions(self, kind: str) -> Array:
-        psi = self._psi_modes if kind == "individual" else self._psi_population
-        data, structural = self.model.individuals, self.model.structural
-        columns = data.matrix(structural.columns)
-        out = np.empty(data.dv.size)
-        for i, (a, b) in enumerate(itertools.pairwise(data.offsets)):
-            out[a:b] = structural.predict(psi[i], columns[:, a:b])
-        return out
-
-    def _rows(self, values: Array) -> pd.Series:
-        """Stacked rows in the order of the user's frame, with its index."""
-        import pandas as pd
-
-        data = self.model.individuals
-        order = np.argsort(data.source_row, kind="stable")
-        return pd.Series(values[order], index=data.row_labels[order])
-
-    def residuals(self) -> pd.DataFrame:
-        """Responses, predictions and weighted residuals, row by row of the data.
-
-        Returns
-        -------
-        DataFrame
-            In the order and with the index of the data: ``id``, ``time`` (where it is
-            known), ``dv``, ``population`` and ``individual`` predictions, and
-
-            * ``iwres``: ``(dv - individual) / g(individual)``, g the residual standard
-              deviation (logarithms of both with an exponential error);
-            * ``cwres``: population residuals whitened by the covariance of the model
-              linearised at the modes (Hooker, Staatz and Karlsson 2007, Pharm. Res.
-              24, 2187-2197). If the model is right they are near standard normal.
-        """
-        import pandas as pd
-
-        from saem.inference.linearisation import linearise
-
-        data, model = self.model.individuals, self.model
-        lin = linearise(model, self.record.theta, modes=self._modes)
-        response = np.log(data.dv) if model.error.code == _kernels.EXPONENTIAL else data.dv
-        index = self._blocks["parameter"].astype(int)
-        whitened = np.empty(data.dv.size)
-        for i, (a, b) in enumerate(itertools.pairwise(data.offsets)):
-            slopes = lin.jacobian[a:b]
-            mean = lin.f[a:b] + slopes @ (lin.mu[i] - lin.phi[i])
-            spread = slopes[:, index] @ self._blocks["omega"] @ slopes[:, index].T
-            factor = np.linalg.cholesky(spread + np.diag(lin.variance[a:b]))
-            whitened[a:b] = np.linalg.solve(factor, response[a:b] - mean)
-        columns: dict[str, Any] = {"id": np.repeat(np.array(data.ids, dtype=object), data.n_obs)}
-        if "time" in data.columns:
-            columns["time"] = data.columns["time"]
-        columns |= {
-            "dv": data.dv,
-            "population": self._stacked_predictions("population"),
-            "individual": self._stacked_predictions("individual"),
-            "iwres": (response - lin.f) / np.sqrt(lin.variance),
-            "cwres": whitened,
-        }
-        order = np.argsort(data.source_row, kind="stable")
-        frame = pd.DataFrame(columns, index=data.row_labels)
-        frame["id"] = frame["id"].infer_objects()
-        return frame.iloc[order]
 
     # -- what people look at -----------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Checks of a fitted mixed-effects model: residuals, predictive checks, comparisons."""

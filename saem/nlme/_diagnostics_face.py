@@ -1,0 +1,281 @@
+"""Individuals, predictions and residuals of a mixed-effects fit: methods of `NLMEResults`.
+
+What they compute stands in `saem.inference.individuals` and `saem.diagnostics`, which are
+loaded when they are called.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from saem.contract import Array
+from saem.exceptions import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from saem.nlme.model import NLME
+    from saem.record import FitRecord
+
+__all__ = ["DiagnosticsFace"]
+
+IndividualKind = Literal["mode", "mean", "sd", "samples"]
+PredictKind = Literal["individual", "population"]
+_KINDS = ("mode", "mean", "sd", "samples")
+
+
+class DiagnosticsFace:
+    """The part of `saem.nlme.results.NLMEResults` that looks at individuals and residuals."""
+
+    if TYPE_CHECKING:
+        model: NLME
+        record: FitRecord
+
+        @property
+        def _blocks(self) -> dict[str, Array]: ...
+        @property
+        def omega(self) -> pd.DataFrame: ...
+        def _index(self) -> pd.Index: ...
+        def _frame(self, values: Array, names: list[str]) -> pd.DataFrame: ...
+
+    # -- individuals -------------------------------------------------------------
+
+    def individual(
+        self,
+        kind: IndividualKind = "mode",
+        *,
+        n_samples: int = 100,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Parameters of the individuals, on the natural scale.
+
+        Parameters
+        ----------
+        kind : {"mode", "mean", "sd", "samples"}
+            Mode of each individual's posterior at the estimates (empirical Bayes
+            estimate; its transform where a parameter is not Gaussian), posterior mean
+            or standard deviation, or draws from the posterior.
+        n_samples : int
+            Draws per individual.
+        seed : int, optional
+            That of the fit by default.
+
+        Returns
+        -------
+        DataFrame
+            One row per individual, indexed by id; for samples, indexed by id and draw.
+        """
+        if kind not in _KINDS:
+            raise OptionError(f"kind={kind!r} must be one of {', '.join(map(repr, _KINDS))}.")
+        model = self.model
+        names = list(model.parameters)
+        if kind == "mode":
+            return self._frame(self._psi_modes, names)
+        from saem.inference import individuals
+
+        seed = self.record.seed if seed is None else seed
+        if kind == "samples":
+            import pandas as pd
+
+            draws = individuals.samples(model, self.record.theta, n_samples, seed=seed)
+            index = pd.MultiIndex.from_product(
+                [self._index(), range(n_samples)], names=[self._index().name, "sample"]
+            )
+            return pd.DataFrame(draws.reshape(-1, len(names)), index=index, columns=names)
+        mean, sd = individuals.moments(model, self.record.theta, seed=seed)
+        return self._frame(mean if kind == "mean" else sd, names)
+
+    @cached_property
+    def _modes(self) -> Any:
+        from saem.inference._visits import find_modes
+
+        return find_modes(self.model, self.record.theta)
+
+    @cached_property
+    def _psi_modes(self) -> Array:
+        """Natural parameters at the modes, shape (n_individuals, n_params)."""
+        return self._psi(self._phi(self._modes.phi))
+
+    @cached_property
+    def _psi_population(self) -> Array:
+        """Natural parameters without random effects, shape (n_individuals, n_params)."""
+        return self._psi(self._phi(None))
+
+    def _phi(self, random: Array | None) -> Array:
+        """Gaussian-scale parameters of the individuals; random ones as given."""
+        phi = np.asarray(self.model.individuals.design.matrix @ self._blocks["beta"])
+        if random is not None:
+            phi[:, self._blocks["parameter"].astype(int)] = random
+        return phi
+
+    def _psi(self, phi: Array) -> Array:
+        parameters = self.model.parameters.values()
+        columns = [p.to_psi(phi[:, m]) for m, p in enumerate(parameters)]
+        return np.column_stack(columns)
+
+    @cached_property
+    def random_effects(self) -> pd.DataFrame:
+        """Random effects eta at the modes, on the Gaussian scale, one row per individual."""
+        index = self._blocks["parameter"].astype(int)
+        eta = self._modes.phi - self._phi(None)[:, index]
+        return self._frame(eta, self.model.random_names)
+
+    @property
+    def shrinkage(self) -> pd.Series:
+        """Shrinkage of each random effect, ``1 - sd(eta at the modes) / omega``.
+
+        Savic and Karlsson (2009), AAPS J. 11, 558-569. Near 0 the data of each
+        individual determine its parameter; near 1 they say little about it, and
+        plots of individual parameters mislead.
+        """
+        sd = self.random_effects.std(ddof=1)
+        return (1.0 - sd / np.sqrt(np.diag(self.omega))).rename("shrinkage")
+
+    # -- predictions -------------------------------------------------------------
+
+    def predict(
+        self, kind: PredictKind = "individual", data: pd.DataFrame | None = None
+    ) -> pd.Series:
+        """Predictions of the structural model.
+
+        Parameters
+        ----------
+        kind : {"individual", "population"}
+            With the parameters of each individual's mode, or with random effects of 0.
+        data : DataFrame, optional
+            New rows; the data of the fit by default. Individual predictions need ids of the
+            fit; population predictions need no id, but the covariates. A response
+            is not needed.
+
+        Returns
+        -------
+        Series
+            One value per row of the data, in its order and with its index.
+
+        Raises
+        ------
+        saem.exceptions.DataError
+            If a column is missing or not numeric, or an id is not of the fit.
+        """
+        if kind not in ("individual", "population"):
+            raise OptionError(f"kind={kind!r} must be 'individual' or 'population'.")
+        if data is not None:
+            from saem.nlme._new_data import predict_new
+
+            return predict_new(self, kind, data)
+        values = self._stacked_predictions(kind)
+        return self._rows(values).rename("prediction")
+
+    def _stacked_predictions(self, kind: str) -> Array:
+        psi = self._psi_modes if kind == "individual" else self._psi_population
+        data, structural = self.model.individuals, self.model.structural
+        columns = data.matrix(structural.columns)
+        out = np.empty(data.dv.size)
+        for i, (a, b) in enumerate(itertools.pairwise(data.offsets)):
+            out[a:b] = structural.predict(psi[i], columns[:, a:b])
+        return out
+
+    def _rows(self, values: Array) -> pd.Series:
+        """Stacked rows in the order of the user's frame, with its index."""
+        import pandas as pd
+
+        data = self.model.individuals
+        order = np.argsort(data.source_row, kind="stable")
+        return pd.Series(values[order], index=data.row_labels[order])
+
+    # -- residuals ---------------------------------------------------------------
+
+    def residuals(
+        self,
+        kinds: str | Sequence[str] = ("iwres", "cwres"),
+        *,
+        n_simulations: int = 1000,
+        decorrelation: str = "cholesky",
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Responses, predictions and weighted residuals, row by row of the data.
+
+        Parameters
+        ----------
+        kinds : str or sequence of str
+            Of ``"iwres"``, ``"cwres"``, ``"pwres"``, ``"npd"`` and ``"npde"``, or
+            ``"all"``. The last three are computed from simulated data sets.
+        n_simulations : int
+            Simulated data sets.
+        decorrelation : {"cholesky", "eigen"}
+            Square root by which the observations of an individual are decorrelated.
+        seed : int, optional
+            Of the simulations; that of the fit by default.
+
+        Returns
+        -------
+        DataFrame
+            In the order and with the index of the data: ``id``, ``time`` (where it is
+            known), ``dv``, ``population`` and ``individual`` predictions, and
+
+            * ``iwres``: ``(dv - individual) / g(individual)``, g the residual standard
+              deviation (logarithms of both with an exponential error);
+            * ``cwres``: population residuals whitened by the covariance of the model
+              linearised at the modes (Hooker, Staatz and Karlsson 2007, Pharm. Res.
+              24, 2187-2197);
+            * ``pwres``: population residuals whitened by the marginal mean and covariance
+              of the model, both by simulation;
+            * ``npd``: normalised prediction discrepancies, the place of a response in its
+              simulated distribution as a normal quantile; ``npde``: the same after
+              decorrelation (Brendel et al. 2006, Pharm. Res. 23, 2036-2049).
+
+            If the model is right they are near standard normal; npd are correlated
+            within individuals.
+
+        Raises
+        ------
+        saem.exceptions.OptionError
+            For an unknown kind or decorrelation, or too few or too many simulations.
+        """
+        from saem.diagnostics._tables import residual_table
+
+        return residual_table(self, kinds, n_simulations, decorrelation, seed)
+
+    def residual_tests(
+        self,
+        kinds: str | Sequence[str] = "npde",
+        *,
+        n_simulations: int = 1000,
+        decorrelation: str = "cholesky",
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Tests that residuals are standard normal; meant for NPDE.
+
+        Parameters
+        ----------
+        kinds, n_simulations, decorrelation, seed
+            As for `residuals`.
+
+        Returns
+        -------
+        DataFrame
+            One row a kind: ``n``, ``sample_mean``, ``sample_variance``, and p-values
+            ``p_mean``, ``p_variance``, ``p_normality``, ``p_kolmogorov_smirnov`` and
+            ``p_combined``; see `saem.diagnostics.residuals.residual_tests`. That
+            the parameters were estimated from the same data makes them somewhat large.
+        """
+        from saem.diagnostics._tables import residual_tests_table
+
+        return residual_tests_table(self, kinds, n_simulations, decorrelation, seed)
+
+    def _replicates(self, n: int, seed: int | None) -> Array:
+        """Simulated responses (n, n_rows); those asked for last are kept."""
+        from saem.diagnostics._replicates import replicates
+
+        key = (n, self.record.seed if seed is None else seed)
+        kept: dict[tuple[int, int], Array] = self.__dict__.setdefault("_kept_replicates", {})
+        if key not in kept:
+            kept.clear()
+            kept[key] = replicates(self.model, self.record.theta, n, key[1])
+        return kept[key]
