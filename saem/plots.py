@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from saem._plots_diagnostics import DiagnosticPlots
 from saem.exceptions import OptionError, Problems
 from saem.results import Results
 
@@ -165,7 +166,7 @@ class ResultPlots:
         return f"<figures of {self._results!r}: {', '.join(f'.{n}()' for n in names)}>"
 
 
-class NLMEPlots(ResultPlots):
+class NLMEPlots(DiagnosticPlots, ResultPlots):
     """Figures of a nonlinear mixed-effects fit, reached through ``results.plot``.
 
     Parameters

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from saem.diagnostics.vpc import PredictiveCheck
     from saem.nlme.model import NLME
+    from saem.nlme.results import NLMEResults
     from saem.record import FitRecord
 
 __all__ = ["DiagnosticsFace"]
@@ -41,6 +43,8 @@ class DiagnosticsFace:
         def _blocks(self) -> dict[str, Array]: ...
         @property
         def omega(self) -> pd.DataFrame: ...
+        @property
+        def _whole(self) -> NLMEResults: ...
         def _index(self) -> pd.Index: ...
         def _frame(self, values: Array, names: list[str]) -> pd.DataFrame: ...
 
@@ -168,7 +172,7 @@ class DiagnosticsFace:
         if data is not None:
             from saem.nlme._new_data import predict_new
 
-            return predict_new(self, kind, data)
+            return predict_new(self._whole, kind, data)
         values = self._stacked_predictions(kind)
         return self._rows(values).rename("prediction")
 
@@ -240,7 +244,7 @@ class DiagnosticsFace:
         """
         from saem.diagnostics._tables import residual_table
 
-        return residual_table(self, kinds, n_simulations, decorrelation, seed)
+        return residual_table(self._whole, kinds, n_simulations, decorrelation, seed)
 
     def residual_tests(
         self,
@@ -267,7 +271,7 @@ class DiagnosticsFace:
         """
         from saem.diagnostics._tables import residual_tests_table
 
-        return residual_tests_table(self, kinds, n_simulations, decorrelation, seed)
+        return residual_tests_table(self._whole, kinds, n_simulations, decorrelation, seed)
 
     def _replicates(self, n: int, seed: int | None) -> Array:
         """Simulated responses (n, n_rows); those asked for last are kept."""
@@ -279,3 +283,23 @@ class DiagnosticsFace:
             kept.clear()
             kept[key] = replicates(self.model, self.record.theta, n, key[1])
         return kept[key]
+
+    def vpc(self, column: str | None = None, **options: Any) -> PredictiveCheck:
+        """Visual predictive check, also prediction-corrected; ``plot.vpc`` draws it.
+
+        Parameters
+        ----------
+        column : str, optional
+            Column of the structural model over which bins lie; time by default.
+        **options
+            Of `saem.diagnostics.vpc.predictive_check`: ``bins``, ``binning``, ``percentiles``,
+            ``strata``, ``correction``, ``lower_bound``, ``level``, ``n_simulations``, ``seed``.
+
+        Returns
+        -------
+        saem.diagnostics.vpc.PredictiveCheck
+            With the frames ``observed`` and ``simulated``.
+        """
+        from saem.diagnostics.vpc import predictive_check
+
+        return predictive_check(self._whole, column, **options)

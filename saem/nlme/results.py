@@ -187,6 +187,10 @@ class NLMEResults(DiagnosticsFace, InferenceFace, Results):
             ("No. of individuals:", f"{self.model.n_individuals}"),
         ]
 
+    @property
+    def _whole(self) -> NLMEResults:
+        return self
+
     def _index(self) -> pd.Index:
         import pandas as pd
 
