@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saem.contract import Array
-from saem.exceptions import OptionError
 from saem.nlme import _kernels
 from saem.nlme._diagnostics_face import DiagnosticsFace
 from saem.nlme._inference_face import InferenceFace
