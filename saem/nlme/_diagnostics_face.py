@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from saem.diagnostics.vpc import PredictiveCheck
+    from saem.inference.conditional_samples import ConditionalSamples
     from saem.nlme.model import NLME
     from saem.nlme.results import NLMEResults
     from saem.record import FitRecord
@@ -141,6 +142,60 @@ class DiagnosticsFace:
         sd = self.random_effects.std(ddof=1)
         return (1.0 - sd / np.sqrt(np.diag(self.omega))).rename("shrinkage")
 
+    def shrinkages(
+        self, *, scale: str = "sd", n_samples: int = 100, seed: int | None = None
+    ) -> pd.DataFrame:
+        """Shrinkage of random effects and residuals, from modes, means and draws.
+
+        Parameters
+        ----------
+        scale : {"sd", "variance"}
+            ``1 - sd(eta) / omega``, or ``1 - var(eta) / omega^2``.
+        n_samples : int
+            Draws per individual.
+        seed : int, optional
+            That of the fit by default.
+
+        Returns
+        -------
+        DataFrame
+            One row per random effect, and ``epsilon``: ``1 - sd(iwres)`` of individual
+            weighted residuals. Columns ``modes`` (as `shrinkage`), ``means`` and ``samples``:
+            eta and residuals at the posterior modes, means, and pooled over draws. Draws of a
+            well specified model have a shrinkage near 0, so that their plots do not mislead
+            (Lavielle and Ribba 2016, Pharm. Res. 33, 2979-2988); residuals at draws too.
+        """
+        from saem.diagnostics.shrinkage import shrinkages
+
+        return shrinkages(self._whole, scale=scale, n_samples=n_samples, seed=seed)
+
+    def conditional_samples(
+        self, *, accuracy: float = 0.05, max_draws: int = 16_000, seed: int | None = None
+    ) -> ConditionalSamples:
+        """Draws from the individuals' posteriors until the mean of each is accurate.
+
+        Parameters
+        ----------
+        accuracy : float
+            Monte Carlo error of every mean, as a fraction of the posterior sd, at most.
+        max_draws : int
+            Draws of an individual at most, whatever is reached by then.
+        seed : int, optional
+            That of the fit by default.
+
+        Returns
+        -------
+        saem.inference.conditional_samples.ConditionalSamples
+            With ``psi``, ``mean``, ``sd``, the ``accuracy`` of each individual and whether
+            it was ``reached``.
+        """
+        from saem.inference.conditional_samples import conditional_samples
+
+        seed = self.record.seed if seed is None else seed
+        return conditional_samples(
+            self.model, self.record.theta, accuracy=accuracy, max_draws=max_draws, seed=seed
+        )
+
     # -- predictions -------------------------------------------------------------
 
     def predict(
@@ -192,6 +247,54 @@ class DiagnosticsFace:
         data = self.model.individuals
         order = np.argsort(data.source_row, kind="stable")
         return pd.Series(values[order], index=data.row_labels[order])
+
+    def forecast(
+        self,
+        data: pd.DataFrame,
+        *,
+        level: float = 0.9,
+        interval: str = "prediction",
+        n_samples: int = 500,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Predict subjects that were not in the fit, from observations of theirs if there are any.
+
+        Parameters
+        ----------
+        data : DataFrame
+            Rows with the columns of the fit. Where the response is given it is an
+            observation; every row is predicted. A subject without observations, or a frame
+            without the response, is predicted from its covariates alone.
+        level : float
+            Probability of the interval.
+        interval : {"prediction", "confidence"}
+            For a new observation, or for the subject's curve (without residual error).
+        n_samples : int
+            Draws of the subject's parameters that the interval is made of.
+        seed : int, optional
+            That of the fit by default.
+
+        Returns
+        -------
+        DataFrame
+            In the order and with the index of `data`: ``id``, ``time``, ``dv``, ``n_observed``
+            (observations of the subject), ``prediction`` (at the mode of the subject's
+            posterior, MAP; without random effects if nothing was observed), ``median``,
+            ``lower`` and ``upper``. Every id is a new subject, also one that the fit had. The
+            population parameters are taken as known.
+
+        Raises
+        ------
+        saem.exceptions.DataError
+            If a column is missing or not numeric, or covariates vary within a subject.
+        saem.exceptions.OptionError
+            If an option is out of range.
+        """
+        from saem.diagnostics.forecast import forecast
+
+        return forecast(
+            self._whole, data, level=level, interval=interval, n_samples=n_samples, seed=seed
+        )
 
     # -- residuals ---------------------------------------------------------------
 

@@ -1,11 +1,13 @@
 """Models whose marginal distribution is known in closed form, or simulated from known values."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
 import saem
+from saem.nlme.results import NLMEResults
 
 
 def line(base, slope, *, age):
@@ -66,3 +68,8 @@ def oral_model(n=40, error=None, seed=0):
         error=error or saem.CombinedError(0.1, 0.1),
     )
     return model, model.start(np.random.default_rng(seed))
+
+
+def at(model, theta, seed=0):
+    """Results of this model at these parameters, without a fit."""
+    return NLMEResults(model, SimpleNamespace(theta=theta, seed=seed))

@@ -1,24 +1,17 @@
 """Visual predictive checks: bands hold what they promise, corrections are what they say."""
 
 import io
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from known import oral_model
+from known import at, oral_model
 from matplotlib.figure import Figure
 
 from saem.diagnostics._replicates import replicates
 from saem.diagnostics.vpc import bin_edges, corrected, predictive_check
 from saem.exceptions import OptionError
 from saem.nlme._replicates import with_responses
-from saem.nlme.results import NLMEResults
-
-
-def at(model, theta, seed=0):
-    """Results of this model at these parameters, without a fit."""
-    return NLMEResults(model, SimpleNamespace(theta=theta, seed=seed))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,106 @@
+"""Shrinkage of random effects and residuals, from modes, means and draws of the individuals."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from saem.contract import Array
+from saem.diagnostics._replicates import normal_scale
+from saem.exceptions import OptionError
+from saem.inference import individuals
+from saem.inference.linearisation import all_phi, residual_variance
+from saem.nlme import _kernels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from saem.nlme.model import NLME
+    from saem.nlme.results import NLMEResults
+
+__all__ = ["random_effects_of", "shrinkages", "weighted_residuals"]
+
+
+def random_effects_of(model: NLME, theta: Array, psi: Array) -> Array:
+    """Random effects, on the Gaussian scale, of natural parameters.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters.
+    psi : ndarray of shape (n_individuals, ..., n_params)
+
+    Returns
+    -------
+    ndarray of shape (n_individuals, ..., n_random)
+    """
+    index = model.theta_spec.view(theta)["parameter"].astype(int)
+    parameters = list(model.parameters.values())
+    phi = np.stack([parameters[m].to_phi(psi[..., m]) for m in index], axis=-1)
+    mean = all_phi(model, theta)[:, index]
+    return np.asarray(phi - mean.reshape(len(mean), *(1,) * (psi.ndim - 2), -1))
+
+
+def weighted_residuals(model: NLME, theta: Array, psi: Array) -> Array:
+    """Individual weighted residuals at given natural parameters.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters.
+    psi : ndarray of shape (n_individuals, n_sets, n_params)
+        So many sets of parameters for each individual.
+
+    Returns
+    -------
+    ndarray of shape (n_sets, n_rows)
+        ``(y - f) / g(f)``, of logarithms with an exponential error; rows stacked.
+    """
+    data, structural = model.individuals, model.structural
+    columns = data.matrix(structural.columns)
+    f = np.empty((psi.shape[1], data.dv.size))
+    for i, (a, b) in enumerate(itertools.pairwise(data.offsets)):
+        own = np.ascontiguousarray(columns[:, a:b])
+        for k in range(psi.shape[1]):
+            f[k, a:b] = structural.predict(psi[i, k], own)
+    if model.error.code == _kernels.EXPONENTIAL:
+        f = np.log(f)
+    sd = np.sqrt(residual_variance(model, theta, f.ravel())).reshape(f.shape)
+    return np.asarray((normal_scale(model, data.dv) - f) / sd)
+
+
+def shrinkages(
+    results: NLMEResults, *, scale: str = "sd", n_samples: int = 100, seed: int | None = None
+) -> pd.DataFrame:
+    """Shrinkage of every random effect and of the residuals; see `NLMEResults.shrinkages`."""
+    import pandas as pd
+
+    if scale not in ("sd", "variance"):
+        raise OptionError(f"scale={scale!r} must be 'sd' or 'variance'.")
+    model, theta = results.model, results.record.theta
+    seed = results.record.seed if seed is None else seed
+    draws = individuals.samples(model, theta, n_samples, seed=seed)
+    found = individuals.conditional(model, theta, seed=seed)
+    index = model.theta_spec.view(theta)["parameter"].astype(int)
+    at_means = all_phi(model, theta)
+    at_means[:, index] += found.eta_mean
+    omega = np.sqrt(np.diag(results.omega.to_numpy()))
+    sources = {
+        "modes": (results.random_effects.to_numpy(), results._psi_modes[:, None]),
+        "means": (found.eta_mean, results._psi(at_means)[:, None]),
+        "samples": (
+            random_effects_of(model, theta, draws).reshape(-1, index.size),
+            draws,
+        ),
+    }
+    columns = {}
+    for name, (eta, psi) in sources.items():
+        residual = np.std(weighted_residuals(model, theta, psi), ddof=1)
+        ratio = np.append(np.std(eta, axis=0, ddof=1) / omega, residual)
+        columns[name] = 1.0 - (ratio if scale == "sd" else ratio**2)
+    frame = pd.DataFrame(columns, index=[*model.random_names, "epsilon"])
+    return frame.rename_axis("effect")
