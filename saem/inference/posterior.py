@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from saem.inference._visits import Modes
     from saem.nlme.model import NLME
 
-__all__ = ["nodes_for", "quadrature_records", "scores"]
+__all__ = ["individual_scores", "nodes_for", "quadrature_records", "scores"]
 
 #: Nodes per random effect, by their number.
 _NODES = {0: 1, 1: 15, 2: 11, 3: 9, 4: 5}
@@ -179,6 +179,37 @@ def scores(model: NLME, theta: Array, records: Array, rows: slice) -> Array:
     # Draws without weight may have no finite likelihood.
     score[weights == 0.0] = 0.0
     return score
+
+
+def individual_scores(
+    model: NLME, theta: Array, *, modes: Modes | None = None, n_threads: int | None = None
+) -> Array:
+    """Scores of the observed data of each individual, by quadrature.
+
+    ``E[d log f_i | y_i]``, which is the derivative of ``log p(y_i)`` (Fisher's identity).
+
+    Parameters
+    ----------
+    model : NLME
+        With few enough random effects, see `nodes_for`.
+    theta : ndarray
+        Packed parameters.
+    modes : Modes, optional
+        Modes at theta, if they are known already.
+    n_threads : int, optional
+
+    Returns
+    -------
+    ndarray of shape (n_individuals, n_params)
+        On the estimation scale.
+    """
+    n_nodes = nodes_for(model.n_coords, model.n_individuals)
+    assert n_nodes is not None
+    out = np.empty((model.n_individuals, len(model.param_names)))
+    for rows, records in quadrature_records(model, theta, n_nodes, n_threads, modes):
+        weights, _ = split(model, records)
+        out[rows] = np.einsum("im,imp->ip", weights, scores(model, theta, records, rows))
+    return out
 
 
 def _shifted(theta: Array, *changes: tuple[int, float]) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from saem.exceptions import OptionError
 from saem.results import LogLik
@@ -11,6 +11,7 @@ from saem.results import LogLik
 if TYPE_CHECKING:
     import pandas as pd
 
+    from saem.inference.bootstrap import Bootstrap
     from saem.inference.information import Information
     from saem.inference.likelihood import Likelihood
     from saem.nlme.model import NLME
@@ -164,6 +165,36 @@ class InferenceFace:
 
         options = {"seed": self.record.seed, "modes": self._modes} | options
         return importance_convergence(self.model, self.record.theta, **options)
+
+    # -- replicates --------------------------------------------------------------
+
+    def bootstrap(
+        self,
+        n_replicates: int = 200,
+        kind: Literal["case", "parametric", "conditional"] = "case",
+        **options: Any,
+    ) -> Bootstrap:
+        """Refit the model to replicates of its data.
+
+        Parameters
+        ----------
+        n_replicates : int
+        kind : {"case", "parametric", "conditional"}
+            Individuals drawn with replacement; data simulated from the fit; or random effects
+            and residuals of the fit drawn with replacement.
+        **options
+            Of `saem.inference.bootstrap.bootstrap`: ``strata``, ``folder`` (to go on after
+            an interruption), ``seed`` (that of the fit by default), ``n_workers``, ``algorithm``.
+
+        Returns
+        -------
+        saem.inference.bootstrap.Bootstrap
+            With ``replicates``, ``bse``, ``conf_int()``, ``summary()``, ...
+        """
+        from saem.inference.bootstrap import bootstrap
+
+        options = {"seed": self.record.seed} | options
+        return bootstrap(self.model, self.record.theta, n_replicates, kind, **options)
 
     if TYPE_CHECKING:
 
