@@ -59,6 +59,7 @@ _EXPORTS = {
     "CombinedError": "saem.nlme.error_models",
     "ConstantError": "saem.nlme.error_models",
     "ExponentialError": "saem.nlme.error_models",
+    "PowerError": "saem.nlme.error_models",
     "ProportionalError": "saem.nlme.error_models",
     "NLME": "saem.nlme.model",
     "LogNormal": "saem.nlme.parameters",

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from saem.contract import Array
-from saem.nlme import _kernels as nlme
+from saem.nlme._residual import variance_slopes
 
 if TYPE_CHECKING:
     from saem.inference.linearisation import Linearisation
     from saem.nlme.model import NLME
 
-__all__ = ["complete_information", "entries_of", "marginal_information", "variance_slopes"]
+__all__ = ["complete_information", "entries_of", "marginal_information"]
 
 
 def entries_of(model: NLME) -> tuple[list[tuple[int, int, int]], ...]:
@@ -27,20 +27,6 @@ def entries_of(model: NLME) -> tuple[list[tuple[int, int, int]], ...]:
                 row, column = divmod(at - block.start, shape[-1])
                 entries.append((k, row, column))
     return found["beta"], found["omega"], found["sigma"]
-
-
-def variance_slopes(model: NLME, theta: Array, lin: Linearisation) -> Array:
-    """Derivatives of the residual variances by a and b, shape (2, n_rows)."""
-    a, b = model.theta_spec.view(theta)["sigma"]
-    size, code = np.abs(lin.f), model.error.code
-    none = np.zeros_like(size)
-    if code == nlme.COMBINED_SUM:
-        return np.stack([2.0 * (a + b * size), 2.0 * (a + b * size) * size])
-    if code == nlme.COMBINED_VARIANCE:
-        return np.stack([np.full_like(size, 2.0 * a), 2.0 * b * size * size])
-    if code == nlme.PROPORTIONAL:
-        return np.stack([none, 2.0 * lin.variance / b])
-    return np.stack([np.full_like(size, 2.0 * a), none])
 
 
 def _symmetric_units(entries: list[tuple[int, int, int]], d: int) -> Array:
@@ -85,7 +71,7 @@ def marginal_information(model: NLME, theta: Array, lin: Linearisation) -> Array
     at = [k for k, _, _ in omega]
     matrix[np.ix_(at, at)] = 0.5 * np.einsum("aijk,bikj->ab", products, products)
 
-    slopes = variance_slopes(model, theta, lin)
+    slopes = variance_slopes(model.error.code, view["sigma"], lin.f)
     lean = scaled[:, random]
     # Rows of V^-1 J, and of S^-1 J R with R R' = G.
     owner = np.repeat(np.arange(n), np.diff(lin.rows))
@@ -135,7 +121,7 @@ def complete_information(model: NLME, theta: Array, lin: Linearisation) -> Array
     products = inverse @ _symmetric_units(omega, model.n_coords)
     at = [k for k, _, _ in omega]
     matrix[np.ix_(at, at)] = 0.5 * n * np.einsum("aij,bji->ab", products, products)
-    slopes = variance_slopes(model, theta, lin)
+    slopes = variance_slopes(model.error.code, view["sigma"], lin.f)
     for k, _, c in sigma:
         for h, _, e in sigma:
             matrix[k, h] = 0.5 * np.sum(slopes[c] * slopes[e] / lin.variance**2)

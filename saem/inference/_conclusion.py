@@ -115,6 +115,8 @@ def boundary_of(model: NLME, theta: Array, matrix: Array) -> Any:
             alike = abs(view["omega"][row, column]) > (1.0 - 1e-6) * scale
             at_edge[k] = alike or row in zero or column in zero
     for k, _, c in sigma:
+        if model.param_kind[k] == "exponent":
+            continue  # any number
         value = view["sigma"][c]
         small = value * np.sqrt(matrix[k, k]) < _NEGLIGIBLE
         at_edge[k] = value <= 2.0 * nlme.SIGMA_FLOOR or small

@@ -121,9 +121,8 @@ def responses_of(model: NLME) -> tuple[Array, Array]:
 
 def residual_variance(model: NLME, theta: Array, f: Array) -> Array:
     """Residual variances ``g(f)**2``, by the one function that densities use."""
-    a, b = model.theta_spec.view(theta)["sigma"]
-    out = np.empty(f.size)
-    nlme.residual_sds(model.error.code, a, b, np.ascontiguousarray(f), out)
+    sigma, out = model.theta_spec.view(theta)["sigma"], np.empty(f.size)
+    nlme.residual_sds(model.error.code, sigma, np.ascontiguousarray(f), out)
     return out * out
 
 

@@ -220,10 +220,11 @@ def complete_score(
     mean = view["beta"][:, random]
     inverse = np.linalg.inv(view["omega"])
     score = np.zeros((m, len(model.param_names)))
-    by_beta = n * (s1 - view["xtx"] @ mean) @ inverse
+    xx = blocks["xx"].reshape(m, len(mean), len(mean))
+    by_beta = n * (s1 - xx @ mean) @ inverse
     cross = np.einsum("ja,mjb->mab", mean, s1)
-    second = s2 - cross - cross.transpose(0, 2, 1) + mean.T @ view["xtx"] @ mean
-    by_omega = 0.5 * n * (inverse @ second @ inverse - inverse)
+    second = s2 - cross - cross.transpose(0, 2, 1) + mean.T @ xx @ mean
+    by_omega = 0.5 * n * (inverse @ second @ inverse - xx[:, :1, :1] * inverse)
     places = {int(p): a for a, p in enumerate(random)}
     for k, row, column in beta:
         if column in places:
@@ -232,7 +233,7 @@ def complete_score(
         score[:, k] = by_omega[:, row, column] * (1.0 if row == column else 2.0)
     for k, _, c in sigma:
         scale = view["sigma"][c]
-        score[:, k] = n * blocks["s3"][:, 0] / scale**3 - model.nobs / scale
+        score[:, k] = n * (blocks["s3"][:, 0] / scale**3 - blocks["n_obs"][:, 0] / scale)
     if maximisers is not None and complete is not None:
         _numerical_score(model, theta, maximisers, complete, score)
     return score
@@ -244,8 +245,7 @@ def _numerical_score(
     """Fill in the scores of parameters without closed form."""
     at = [model.param_index.index(entry) for entry in model.numerical_entries]
     values = theta[model.numerical_entries]
-    sigma = model.theta_spec.slices["sigma"]
-    logged = [sigma.start <= entry < sigma.stop for entry in model.numerical_entries]
+    logged = model.numerical_logged
     scale = np.where(logged, values, 1.0)
     centre = np.where(logged, np.log(np.where(logged, values, 1.0)), values)
     score[:, at] = (maximisers - centre) * scale @ complete[np.ix_(at, at)]

@@ -9,25 +9,66 @@ sampler, quadrature, importance sampling, M-step and likelihoods all use it.
 
 Layout of theta: blocks of `theta_blocks`, the dimensions first.
 Layout of a data record: x_i, a constant, responses (n_i), columns (n_columns * n_i).
-A latent draw holds the d random coordinates of phi and the residual statistic.
+A latent draw holds the d random coordinates of phi, the residual statistic and n_i.
+Whatever the M-step divides by or subtracts stands in the statistic, so that it may be that
+of any part of the individuals.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import float64, int64, void
+from numba import void
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel, routine
 from saem._linalg import cholesky, cholesky_inverse, cholesky_solve
-from saem._math import exp, expit, log, norm_cdf
-from saem._types import ACCUMULATE, LOG_LIK, MATRIX, MAXIMIZE, PRIOR, PROJECT, VECTOR
+from saem._math import exp, expit, norm_cdf
+from saem._types import (
+    ACCUMULATE,
+    LOG_LIK,
+    MATRIX,
+    MAXIMIZE,
+    PRIOR,
+    PROJECT,
+    SURROGATE,
+)
+from saem.nlme._residual import (
+    COMBINED_SUM,
+    COMBINED_VARIANCE,
+    CONSTANT,
+    EXPONENTIAL,
+    POWER,
+    PREDICTION_FLOOR,
+    PROPORTIONAL,
+    fitted,
+    log_density,
+    proportional_sums,
+    residual_sds,
+)
 from saem.statistics import Packed
 
-__all__ = ["accumulate", "log_lik", "maximize", "natural", "prior", "project", "theta_blocks"]
+__all__ = [
+    "COMBINED_SUM",
+    "COMBINED_VARIANCE",
+    "CONSTANT",
+    "EXPONENTIAL",
+    "POWER",
+    "PREDICTION_FLOOR",
+    "PROPORTIONAL",
+    "accumulate",
+    "fitted",
+    "log_lik",
+    "maximize",
+    "natural",
+    "prior",
+    "project",
+    "proportional_sums",
+    "residual_sds",
+    "surrogate",
+    "theta_blocks",
+]
 
 NORMAL, LOG_NORMAL, LOGIT_NORMAL, PROBIT_NORMAL = 0, 1, 2, 3
-CONSTANT, PROPORTIONAL, COMBINED_SUM, COMBINED_VARIANCE, EXPONENTIAL = 0, 1, 2, 3, 4
 
 #: Status of an entry of B, Omega or the residual parameters.
 ABSENT, FREE, FIXED = 0.0, 1.0, 2.0
@@ -36,8 +77,8 @@ ABSENT, FREE, FIXED = 0.0, 1.0, 2.0
 VARIANCE_FLOOR = 1e-8
 #: Residual scales are kept above this.
 SIGMA_FLOOR = 1e-8
-#: Predictions enter a proportional error by at least this size.
-PREDICTION_FLOOR = 1e-10
+#: Sweeps of the M-step over coefficients and Omega where one is not exact, and when to stop.
+SWEEPS, _STILL = 50, 1e-12
 
 _HEADER = 8
 
@@ -56,9 +97,8 @@ def theta_blocks(n_params: int, d: int, p_x: int) -> Packed:
         omega=(d, d),
         omega_status=(d, d),
         chol=(d, d),
-        sigma=(2,),
-        sigma_status=(2,),
-        xtx=(p_x, p_x),
+        sigma=(3,),  # a, b, c
+        sigma_status=(3,),
     )
 
 
@@ -86,13 +126,11 @@ def blocks(theta):
     at += d * d
     chol = as_matrix(theta[at:], d, d)
     at += d * d
-    sigma = theta[at : at + 2]
-    sigma_status = theta[at + 2 : at + 4]
-    at += 4
-    xtx = as_matrix(theta[at:], p_x, p_x)
+    sigma = theta[at : at + 3]
+    sigma_status = theta[at + 3 : at + 6]
     return (
         transform, lower, upper, position, parameter, beta, beta_status,
-        omega, omega_status, chol, sigma, sigma_status, xtx,
+        omega, omega_status, chol, sigma, sigma_status,
     )  # fmt: skip
 
 
@@ -106,93 +144,6 @@ def to_natural(code, lower, upper, phi):
     if code == PROBIT_NORMAL:
         return lower + (upper - lower) * norm_cdf(phi)
     return phi
-
-
-@helper
-def residual_sd(code, a, b, f):
-    """Residual standard deviation g(f) of every error model."""
-    if code == PROPORTIONAL:
-        return b * max(abs(f), PREDICTION_FLOOR)
-    if code == COMBINED_SUM:
-        return a + b * abs(f)
-    if code == COMBINED_VARIANCE:
-        return np.sqrt(a * a + b * b * f * f)
-    return a
-
-
-@kernel(void(int64, float64, float64, VECTOR, VECTOR))
-def residual_sds(code, a, b, f, out):
-    """Residual standard deviations of all rows."""
-    for j in range(f.size):
-        out[j] = residual_sd(code, a, b, f[j])
-
-
-@helper
-def fitted(code, f):
-    """Prediction on the scale on which residuals are normal (log for exponential error)."""
-    if code == EXPONENTIAL:
-        return np.log(f) if f > 0.0 else np.nan
-    return f
-
-
-@helper(fastmath={"reassoc", "contract"})
-def proportional_sums(b, dv, f):
-    """Sum of the logarithms of the standard deviations ``b |f_j|``, and ``sum_j r_j**2``.
-
-    One logarithm for every sixteen factors. Where their product leaves the range of
-    floating point (predictions around 1e19) the logarithms are taken one by one.
-    """
-    n = f.size
-    total = 0.0
-    square = 0.0
-    start = 0
-    while start < n:
-        length = min(n - start, 16)
-        part, response = segment(f, start, length), segment(dv, start, length)
-        product = 1.0
-        for j in range(length):
-            size = max(abs(part[j]), PREDICTION_FLOOR)
-            r = (response[j] - part[j]) / size
-            square += r * r
-            product *= b * size
-        if 1e-300 < product < 1e300:
-            total += log(product)
-        else:
-            for j in range(length):
-                total += np.log(b * max(abs(part[j]), PREDICTION_FLOOR))
-        start += length
-    return total, square
-
-
-@helper(fastmath={"reassoc", "contract"})
-def log_density(code, a, b, dv, predicted):
-    """Log density of the responses given predictions, and the residual statistic.
-
-    Without the constant ``-n log(2 pi) / 2`` and the Jacobian of transformed
-    responses, which stand in the data record. Sums may be reordered.
-    """
-    n = dv.size
-    square = 0.0
-    total = 0.0
-    if code == CONSTANT:
-        for j in range(n):
-            r = dv[j] - predicted[j]
-            square += r * r
-        total = -n * log(a) - 0.5 * square / (a * a)
-    elif code == PROPORTIONAL:
-        logs, square = proportional_sums(b, dv, predicted)
-        total = -logs - 0.5 * square / (b * b)
-    elif code == EXPONENTIAL:
-        for j in range(n):
-            r = dv[j] - fitted(code, predicted[j])
-            square += r * r
-        total = -n * log(a) - 0.5 * square / (a * a)
-    else:
-        for j in range(n):
-            g = residual_sd(code, a, b, predicted[j])
-            r = (dv[j] - predicted[j]) / g
-            total -= log(g) + 0.5 * r * r
-    return total, square
 
 
 @helper
@@ -226,7 +177,7 @@ def columns_of(y, p_x, n_columns):
 
 @kernel(LOG_LIK)
 def log_lik(structural, theta, y, latent, work):
-    """Log density of an individual's responses given its draw; fills the residual statistic."""
+    """Log density of an individual's responses given its draw; fills the rest of the draw."""
     p = int(theta[0])
     d = int(theta[1])
     p_x = int(theta[2])
@@ -240,8 +191,9 @@ def log_lik(structural, theta, y, latent, work):
     predicted = segment(work, p, n)
     natural(theta, y, latent, psi)
     structural(psi, columns, predicted)
-    a, b = theta[sigma_at], theta[sigma_at + 1]
-    value, latent[d] = log_density(code, a, b, dv, predicted)
+    a, b, c = theta[sigma_at], theta[sigma_at + 1], theta[sigma_at + 2]
+    value, latent[d] = log_density(code, a, b, c, dv, predicted)
+    latent[d + 1] = n
     return y[p_x] + value
 
 
@@ -263,14 +215,21 @@ def prior(theta, y, mean, chol):
             chol[a, b] = theta[chol_at + a * d + b]
 
 
+@helper
+def _design_size(d, size):
+    """Design columns p_x for which the statistic has this size (see `accumulate`)."""
+    return int(0.5 * (np.sqrt(d * d + 4.0 * (size - d * d - 2)) - d) + 0.5)
+
+
 @kernel(ACCUMULATE)
 def accumulate(weight, y, latent, s):
-    """Add ``x (x) phi``, ``phi phi'`` and the residual statistic.
+    """Add ``x phi'``, ``phi phi'``, ``x x'``, the number of responses and the residual statistic.
 
-    The sizes follow from those of `latent` (d + 1) and s (p_x d + d d + 1).
+    The sizes follow from those of `latent` (d + 2) and s (p_x d + d d + p_x p_x + 2). The third
+    is the sum of weights too: x begins with 1.
     """
-    d = latent.size - 1
-    p_x = (s.size - 1 - d * d) // d if d > 0 else 0
+    d = latent.size - 2
+    p_x = _design_size(d, s.size)
     for j in range(p_x):
         for a in range(d):
             s[j * d + a] += weight * y[j] * latent[a]
@@ -278,11 +237,27 @@ def accumulate(weight, y, latent, s):
     for a in range(d):
         for b in range(d):
             s[at + a * d + b] += weight * latent[a] * latent[b]
-    s[at + d * d] += weight * latent[d]
+    at += d * d
+    for j in range(p_x):
+        for i in range(p_x):
+            s[at + j * p_x + i] += weight * y[j] * y[i]
+    s[s.size - 2] += weight * latent[d + 1]
+    s[s.size - 1] += weight * latent[d]
+
+
+@helper
+def _parts(s, d, p_x):
+    """Views of the blocks of a statistic: s1, s2, xx."""
+    at = p_x * d
+    return (
+        as_matrix(s, p_x, d),
+        as_matrix(s[at:], d, d),
+        as_matrix(s[at + d * d :], p_x, p_x),
+    )
 
 
 @routine
-def _generalised_least_squares(s1, omega_inverse, beta, beta_status, parameter, xtx):
+def _generalised_least_squares(s1, omega_inverse, beta, beta_status, parameter, xx):
     """Coefficients of random parameters given Omega (all free entries of B at once)."""
     p_x, d = s1.shape
     size = p_x * d
@@ -298,7 +273,7 @@ def _generalised_least_squares(s1, omega_inverse, beta, beta_status, parameter, 
             for b in range(d):
                 right[row] += omega_inverse[a, b] * s1[j, b]
                 for i in range(p_x):
-                    value = omega_inverse[a, b] * xtx[j, i]
+                    value = omega_inverse[a, b] * xx[j, i]
                     if beta_status[i, int(parameter[b])] == FREE:
                         system[row, i * d + b] += value
                     else:
@@ -315,21 +290,33 @@ def _generalised_least_squares(s1, omega_inverse, beta, beta_status, parameter, 
     return True
 
 
+@helper
+def _second_moment(a, b, s1, s2, xx, beta, parameter):
+    """Entry of the sum of ``(phi - B' x)(phi - B' x)'``."""
+    m, k = int(parameter[a]), int(parameter[b])
+    value = 0.5 * (s2[a, b] + s2[b, a])
+    for j in range(xx.shape[0]):
+        value -= beta[j, m] * s1[j, b] + s1[j, a] * beta[j, k]
+        for i in range(xx.shape[0]):
+            value += beta[j, m] * xx[j, i] * beta[i, k]
+    return value
+
+
 @routine
-def _update_omega(s1, s2, mu, xtx, omega, omega_status):
-    """Second moment of phi - B' x in the pattern of Omega, above the floor."""
-    p_x, d = s1.shape
+def _update_omega(s1, s2, xx, beta, parameter, omega, omega_status):
+    """Second moment of phi - B' x in the pattern of Omega, above the floor; its largest move."""
+    d = s1.shape[1]
+    moved = 0.0
     for a in range(d):
         for b in range(d):
+            before = omega[a, b]
             if omega_status[a, b] == FREE:
-                value = 0.5 * (s2[a, b] + s2[b, a])
-                for j in range(p_x):
-                    value -= mu[j, a] * s1[j, b] + s1[j, a] * mu[j, b]
-                    for i in range(p_x):
-                        value += mu[j, a] * xtx[j, i] * mu[i, b]
+                value = _second_moment(a, b, s1, s2, xx, beta, parameter) / xx[0, 0]
                 omega[a, b] = max(value, VARIANCE_FLOOR) if a == b else value
             elif omega_status[a, b] == ABSENT:
                 omega[a, b] = 0.0
+            moved = max(moved, abs(omega[a, b] - before) / (omega[a, a] + omega[b, b]))
+    return moved
 
 
 @kernel(void(MATRIX, MATRIX))
@@ -352,42 +339,80 @@ def factorise(omega, chol):
 def maximize(s, theta):
     """T(s): GLS for the coefficients, then Omega, then the residual scale.
 
-    One sweep over (coefficients, Omega) raises the complete-data likelihood
-    (a generalised EM step) and has the joint maximum as its fixed point.
+    A sweep over (coefficients, Omega) raises the complete-data likelihood. One is the joint
+    maximum if the coefficients do not depend on Omega (Omega diagonal, or one design for all
+    parameters); else they are repeated, as many times as theta says.
     """
     (_, _, _, _, parameter, beta, beta_status, omega, omega_status, chol,
-     sigma, sigma_status, xtx) = blocks(theta)  # fmt: skip
-    d = omega.shape[0]
-    p_x = xtx.shape[0]
+     sigma, sigma_status) = blocks(theta)  # fmt: skip
+    d, p_x = omega.shape[0], beta.shape[0]
     for m in range(s.size):
         if not np.isfinite(s[m]):
             return 1
-    if d > 0:
-        s1 = as_matrix(s, p_x, d)
-        s2 = as_matrix(s[p_x * d :], d, d)
-        inverse = np.zeros((d, d))
-        cholesky_inverse(chol, inverse)
-        if not _generalised_least_squares(s1, inverse, beta, beta_status, parameter, xtx):
-            return 3
-        mu = np.zeros((p_x, d))
-        for j in range(p_x):
-            for a in range(d):
-                mu[j, a] = beta[j, int(parameter[a])]
-        _update_omega(s1, s2, mu, xtx, omega, omega_status)
-        factorise(omega, chol)
-    code = int(theta[3])
-    square = s[s.size - 1]
+    s1, s2, xx = _parts(s, d, p_x)
+    n_obs, square = s[s.size - 2], s[s.size - 1]
     if square < 0.0:
         return 2
-    scale = max(np.sqrt(square / theta[6]), SIGMA_FLOOR)
+    if not (xx[0, 0] > 0.0 and n_obs > 0.0):
+        return 4
+    if d > 0:
+        inverse = np.zeros((d, d))
+        for _ in range(int(theta[6])):
+            cholesky_inverse(chol, inverse)
+            if not _generalised_least_squares(s1, inverse, beta, beta_status, parameter, xx):
+                return 3
+            moved = _update_omega(s1, s2, xx, beta, parameter, omega, omega_status)
+            factorise(omega, chol)
+            if not moved > _STILL:
+                break
+    code = int(theta[3])
+    scale = max(np.sqrt(square / n_obs), SIGMA_FLOOR)
     if (code == CONSTANT or code == EXPONENTIAL) and sigma_status[0] == FREE:
         sigma[0] = scale
-    elif code == PROPORTIONAL and sigma_status[1] == FREE:
+    elif (code == PROPORTIONAL or code == POWER) and sigma_status[1] == FREE:
         sigma[1] = scale
     return 0
 
 
+@kernel(SURROGATE)
+def surrogate(s, theta):
+    """Complete-data log-likelihood per individual, for error models with a closed form.
+
+    ``-(w log |Omega| + tr Omega^-1 R + 2 n log a + r2 / a^2) / 2`` with w the sum of weights, R
+    the second moment of ``phi - B' x``, n the number of responses and r2 the residual statistic.
+    """
+    (_, _, _, _, parameter, beta, _, omega, _, chol, sigma, _) = blocks(theta)
+    d, p_x = omega.shape[0], beta.shape[0]
+    s1, s2, xx = _parts(s, d, p_x)
+    code = int(theta[3])
+    scale = sigma[1] if code == PROPORTIONAL or code == POWER else sigma[0]
+    value = -s[s.size - 2] * np.log(scale) - 0.5 * s[s.size - 1] / (scale * scale)
+    inverse = np.zeros((d, d))
+    if d > 0:
+        cholesky_inverse(chol, inverse)
+    for a in range(d):
+        value -= xx[0, 0] * np.log(chol[a, a])
+        for b in range(d):
+            moment = _second_moment(a, b, s1, s2, xx, beta, parameter)
+            value -= 0.5 * inverse[a, b] * moment
+    return value
+
+
 @kernel(PROJECT)
 def project(s, theta):
-    """Make the residual statistic non-negative; Omega has its own floor."""
+    """Make sums of squares and counts those of some data; Omega has its own floor.
+
+    The residual statistic is kept from being negative, the number of responses above one for
+    every individual, and the moments of the design definite.
+    """
+    d, p_x = int(theta[1]), int(theta[2])
+    xx = _parts(s, d, p_x)[2]
     s[s.size - 1] = max(s[s.size - 1], 0.0)
+    xx[0, 0] = max(xx[0, 0], 1e-8)
+    s[s.size - 2] = max(s[s.size - 2], xx[0, 0])
+    factor = np.zeros((p_x, p_x))
+    ridge = 1e-8
+    while not cholesky(xx, factor) and ridge < 1e12:
+        for j in range(p_x):
+            xx[j, j] += ridge * max(1.0, abs(xx[j, j]))
+        ridge *= 10.0

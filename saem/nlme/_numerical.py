@@ -1,8 +1,8 @@
 """M-step of the parameters for which the complete data have no finite statistic.
 
-These are parameters without a random effect, with their covariates, and the
-two scales of a combined error. With z the current draws the objective is
-``Q(nu) = mean log p(y | z; nu)``; one damped Newton step on it per iteration,
+These are parameters without a random effect, with their covariates, and the parameters of an
+error model without a closed form (combined, or with a power to estimate). With z the current
+draws the objective is ``Q(nu) = mean log p(y | z; nu)``; one damped Newton step on it per step,
 smoothed in parameter space, has the root of the expected score as its limit
 (algorithms of Kuhn and Lavielle 2005, Comput. Statist. Data Anal. 49,
 1020-1038, section 4, with a Newton step in place of the full maximisation).
@@ -32,7 +32,7 @@ def newton_step(
 ) -> None:
     """Move the numerical entries of theta by gamma times a damped Newton step, in place."""
     entries = np.array(model.numerical_entries)
-    positive = _positive(model, entries)
+    positive = model.numerical_logged
     nu = _to_free(before[entries], positive)
 
     def objective(candidate: Array) -> float:
@@ -56,12 +56,6 @@ def newton_step(
         direction[:] = 0.0
     run.numerical["free"] = nu + direction
     theta[entries] = _from_free(nu + gamma * direction, positive)
-
-
-def _positive(model: Any, entries: Array) -> Array:
-    """Which entries are residual scales, moved on the log scale."""
-    sigma = model.theta_spec.slices["sigma"]
-    return np.asarray((entries >= sigma.start) & (entries < sigma.stop))
 
 
 def _to_free(values: Array, positive: Array) -> Array:

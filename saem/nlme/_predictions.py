@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from saem.contract import Array
 from saem.exceptions import ModelError, Problems, SaemWarning
 from saem.nlme._explain import count, failing_line
+from saem.nlme._residual import POWER, PROPORTIONAL
 
 if TYPE_CHECKING:
     from saem.nlme.data import Individuals
@@ -45,8 +46,8 @@ def check_predictions(
     Warns
     -----
     SaemWarning
-        If a prediction is 0 under a proportional error, which then has no
-        residual variance there.
+        If a prediction is 0 under a proportional or power error, which then has
+        no residual variance there.
     """
     values = np.atleast_2d(np.asarray(psi, dtype=float))
     check = _Check(structural, values, individuals)
@@ -74,10 +75,11 @@ def check_predictions(
 
 def _warn_zero(check: _Check, predictions: Array, error: ErrorModel) -> None:
     zero = np.flatnonzero(predictions == 0)
-    if error.code == 1 and zero.size:
+    if error.code in (PROPORTIONAL, POWER) and zero.size:
+        kind = "proportional" if error.code == PROPORTIONAL else "power"
         warnings.warn(
             f"the prediction is 0 in {zero.size} of {predictions.size} rows, first for "
-            f"{check.where(int(zero[0]))}: a proportional error has no variance there. Remedy: "
+            f"{check.where(int(zero[0]))}: a {kind} error has no variance there. Remedy: "
             "drop these rows or use CombinedError.",
             SaemWarning,
             stacklevel=4,

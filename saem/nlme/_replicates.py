@@ -102,9 +102,8 @@ def respond(model: NLME, theta: Array, normals: Array, eps: Array) -> Array:
         Rows stacked by individual.
     """
     f, _ = predictions(model, theta, normals)
-    a, b = model.theta_spec.view(theta)["sigma"]
     g = np.empty_like(f)
-    _kernels.residual_sds(model.error.code, a, b, f, g)
+    _kernels.residual_sds(model.error.code, model.theta_spec.view(theta)["sigma"], f, g)
     if model.error.code == _kernels.EXPONENTIAL:
         return np.asarray(f * np.exp(g * eps))
     return np.asarray(f + g * eps)

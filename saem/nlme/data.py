@@ -206,7 +206,8 @@ def _check_model(structural: Structural, parameters: object, error: object, repo
     if not isinstance(error, ErrorModel):
         report.model.add(
             f"error is {error!r}, not an error model",
-            remedy="use ConstantError, ProportionalError, CombinedError or ExponentialError",
+            remedy="use ConstantError, ProportionalError, CombinedError, PowerError or "
+            "ExponentialError",
         )
     else:
         for text, remedy in error.problems():
@@ -342,7 +343,8 @@ def _note_size(
     design: Design,
     report: Report,
 ) -> None:
-    n_params = len(error.param_names) + sum(len(used) - 1 for used in design.used.values())
+    n_params = len(error.param_names) - len(error.fixed_names)
+    n_params += sum(len(used) - 1 for used in design.used.values())
     n_params += sum(not p.fixed for p in parameters.values())
     n_params += sum(p.random and not p.fixed_omega for p in parameters.values())
     if values["dv"].size < n_params:

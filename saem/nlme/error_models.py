@@ -3,15 +3,18 @@
     y = f + g(f) eps,   eps ~ N(0, 1);     exponential: log y = log f + a eps.
 
 Only the declaration stands here. The one function that computes the density of
-an observation is compiled with the model's kernels and selects by `code`.
+an observation (`saem.nlme._residual`) is compiled with the model's kernels and selects by `code`.
 
 | code | class | g(f) |
 | --- | --- | --- |
 | 0 | `ConstantError` | a |
 | 1 | `ProportionalError` | b f |
-| 2 | `CombinedError(form="sum")` | a + b f |
-| 3 | `CombinedError(form="variance")` | sqrt(a^2 + b^2 f^2) |
+| 2 | `CombinedError(form="sum")` | a + b f^c |
+| 3 | `CombinedError(form="variance")` | sqrt(a^2 + b^2 f^(2 c)) |
 | 4 | `ExponentialError` | a, on the log scale |
+| 5 | `PowerError` | b f^c |
+
+The power c is 1 unless the user asks for another, or for its estimate.
 """
 
 from __future__ import annotations
@@ -31,9 +34,13 @@ __all__ = [
     "ConstantError",
     "ErrorModel",
     "ExponentialError",
+    "PowerError",
     "ProportionalError",
     "resolve_error",
 ]
+
+#: Residual parameters, in the order of the block sigma.
+SIGMA = ("a", "b", "c")
 
 
 class ErrorModel(ABC):
@@ -47,7 +54,7 @@ class ErrorModel(ABC):
     @property
     @abstractmethod
     def param_names(self) -> tuple[str, ...]:
-        """Names of the residual parameters: of ``"a"`` and ``"b"``."""
+        """Names of the residual parameters: of ``"a"``, ``"b"`` and ``"c"``."""
 
     @property
     @abstractmethod
@@ -60,16 +67,35 @@ class ErrorModel(ABC):
         return False
 
     @property
+    def fixed_names(self) -> tuple[str, ...]:
+        """Names of the residual parameters that are kept at their start."""
+        return ()
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether the complete-data estimates follow from a sum of squares."""
+        return True
+
+    @property
     def start(self) -> Array:
-        """Starting (a, b), shape (2,); 0 for one that the model does not have."""
-        return np.array([float(getattr(self, name, 0.0)) for name in ("a", "b")])
+        """Starting (a, b, c), shape (3,); 0, and a power of 1, for what the model does not have."""
+        missing = {"a": 0.0, "b": 0.0, "c": 1.0}
+        return np.array([float(getattr(self, name, missing[name])) for name in SIGMA])
 
     def problems(self) -> list[Problem]:
         """List what is wrong with this error model, each with its remedy."""
         found = []
         for name in self.param_names:
             value = getattr(self, name)
-            if not is_number(value) or not value > 0:
+            if name == "c":
+                if not is_number(value):
+                    found.append(
+                        (
+                            f"{type(self).__name__}: c is {value!r}, not a finite number",
+                            "start c from a number such as 1.0",
+                        )
+                    )
+            elif not is_number(value) or not value > 0:
                 found.append(
                     (
                         f"{type(self).__name__}: {name} is {value!r}, but must be positive and "
@@ -115,7 +141,30 @@ class ProportionalError(ErrorModel):
 
 
 @dataclass(frozen=True)
-class CombinedError(ErrorModel):
+class _Powered(ErrorModel):
+    """An error model with a power c of the prediction."""
+
+    @property
+    def fixed_names(self) -> tuple[str, ...]:
+        """The power, where it is fixed."""
+        return ("c",) if self.fixed_c else ()  # type: ignore[attr-defined]
+
+    def problems(self) -> list[Problem]:
+        """List what is wrong with this error model, each with its remedy."""
+        found = super().problems()
+        fixed = self.fixed_c  # type: ignore[attr-defined]
+        if not isinstance(fixed, (bool, np.bool_)):
+            found.append(
+                (
+                    f"{type(self).__name__}: fixed_c is {fixed!r}, not True or False",
+                    "set fixed_c=True or False",
+                )
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class CombinedError(_Powered):
     """Constant and proportional error together.
 
     Parameters
@@ -125,15 +174,30 @@ class CombinedError(ErrorModel):
     b : float
         Value to start from; a fraction.
     form : {"sum", "variance"}
-        Whether standard deviations add up, ``a + b f`` (often called
-        combined1), or variances, ``sqrt(a^2 + b^2 f^2)`` (combined2).
+        Whether standard deviations add up, ``a + b f^c`` (often called
+        combined1), or variances, ``sqrt(a^2 + b^2 f^(2 c))`` (combined2).
+    c : float
+        Power of the prediction.
+    fixed_c : bool
+        Keep the power at `c`, the default, instead of estimating it.
     """
 
     a: float = 1.0
     b: float = 0.3
     form: str = "sum"
+    c: float = 1.0
+    fixed_c: bool = True
 
-    param_names = ("a", "b")
+    has_closed_form = False
+
+    @property
+    def _plain(self) -> bool:
+        return bool(self.fixed_c) and self.c == 1.0
+
+    @property
+    def param_names(self) -> tuple[str, ...]:
+        """Names of the residual parameters; the power, unless it is fixed at 1."""
+        return SIGMA[:2] if self._plain else SIGMA
 
     @property
     def code(self) -> int:
@@ -143,7 +207,9 @@ class CombinedError(ErrorModel):
     @property
     def formula(self) -> str:
         """Standard deviation of an observation, as text."""
-        return "sqrt(a^2 + b^2 f^2)" if self.form == "variance" else "a + b f"
+        if self.form == "variance":
+            return "sqrt(a^2 + b^2 f^2)" if self._plain else "sqrt(a^2 + b^2 f^(2 c))"
+        return "a + b f" if self._plain else "a + b f^c"
 
     def problems(self) -> list[Problem]:
         """List what is wrong with this error model, each with its remedy."""
@@ -156,6 +222,34 @@ class CombinedError(ErrorModel):
                 )
             )
         return found
+
+
+@dataclass(frozen=True)
+class PowerError(_Powered):
+    """Residual standard deviation ``b f^c``: constant for c = 0, proportional for c = 1.
+
+    Parameters
+    ----------
+    b : float
+        Value to start from.
+    c : float
+        Power of the prediction to start from.
+    fixed_c : bool
+        Keep the power at `c` instead of estimating it.
+    """
+
+    b: float = 0.3
+    c: float = 1.0
+    fixed_c: bool = False
+
+    code = 5
+    param_names = ("b", "c")
+    formula = "b f^c"
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether the complete-data estimate of b follows from a sum of squares."""
+        return bool(self.fixed_c)
 
 
 @dataclass(frozen=True)
@@ -183,6 +277,7 @@ NAMES: dict[str, ErrorModel] = {
     "combined": CombinedError(),
     "combined-variance": CombinedError(form="variance"),
     "exponential": ExponentialError(),
+    "power": PowerError(),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saem._math import HALF_LOG_2PI
 from saem.contract import Array, Model
@@ -13,7 +14,7 @@ from saem.exceptions import ModelError, Problems
 from saem.nlme import _kernels
 from saem.nlme._numerical import newton_step
 from saem.nlme.data import Individuals, read_individuals
-from saem.nlme.error_models import ConstantError, ErrorModel, resolve_error
+from saem.nlme.error_models import SIGMA, ConstantError, ErrorModel, resolve_error
 from saem.nlme.parameters import LogNormal, Parameter
 from saem.nlme.structural import Structural, check_predictions, resolve_structural
 from saem.statistics import Packed
@@ -81,7 +82,8 @@ class NLME(Model):
     maximize_errors: ClassVar[dict[int, str]] = {
         1: "a statistic is not finite; a draw has an infinite or undefined prediction",
         2: "the residual sum of squares is negative",
-        3: "the equations of the covariate coefficients are singular",
+        3: "the equations of the covariate coefficients are singular; use larger batches",
+        4: "the statistic holds no individuals, or no responses",
     }
 
     def __init__(
@@ -113,7 +115,7 @@ class NLME(Model):
     @property
     def capabilities(self) -> frozenset[str]:  # type: ignore[override]
         """Chains and quadrature; a numerical M-step where the family is not exponential."""
-        return frozenset({"gaussian", "numerical"} if self.is_numerical else {"gaussian"})
+        return frozenset({"gaussian", "numerical" if self.is_numerical else "surrogate"})
 
     @property
     def is_numerical(self) -> bool:
@@ -126,8 +128,9 @@ class NLME(Model):
         x = data.design.matrix
         self.n_individuals, self.nobs = data.n_individuals, int(data.n_obs.sum())
         self.theta_spec = _kernels.theta_blocks(p, d, x.shape[1])
-        self.stat_spec = Packed(s1=(x.shape[1], d), s2=(d, d), s3=())
-        self.n_coords, self.latent_size = d, d + 1
+        p_x = x.shape[1]
+        self.stat_spec = Packed(s1=(p_x, d), s2=(d, d), xx=(p_x, p_x), n_obs=(), s3=())
+        self.n_coords, self.latent_size = d, d + 2
         self.work_size = p + 2 + int(data.n_obs.max())
         self.values, self.offsets = pack_records(
             data, x, self.structural.columns, self.error, self.structural.defaults
@@ -141,6 +144,7 @@ class NLME(Model):
             accumulate=_kernels.accumulate,
             maximize=_kernels.maximize,
             project=_kernels.project,
+            surrogate=_kernels.surrogate,
         )
 
     def start(self, rng: np.random.Generator) -> Array:
@@ -152,8 +156,7 @@ class NLME(Model):
         p, d = len(self.parameters), len(self.random_names)
         sigma_at = spec.slices["sigma"].start
         view["dims"][:7] = [
-            p, d, x.shape[1], self.error.code, len(self.structural.columns), sigma_at,
-            self.nobs / self.n_individuals,
+            p, d, x.shape[1], self.error.code, len(self.structural.columns), sigma_at, 1.0,
         ]  # fmt: skip
         view["position"][:] = -1.0
         for m, (name, parameter) in enumerate(self.parameters.items()):
@@ -177,9 +180,17 @@ class NLME(Model):
                 a = self.random_names.index(name)
                 view["omega_status"][a, a] = _kernels.FIXED
         _kernels.factorise(view["omega"], view["chol"])
+        coupled = np.count_nonzero(self.omega_pattern) > d
+        random = view["beta_status"][:, view["parameter"].astype(int)]
+        if coupled and np.any(random != random[:, :1]):
+            view["dims"][6] = _kernels.SWEEPS
         view["sigma"][:] = self.error.start
-        view["sigma_status"][:] = [name in self.error.param_names for name in ("a", "b")]
-        view["xtx"][:] = x.T @ x / self.n_individuals
+        view["sigma_status"][:] = [
+            0.0 if name not in self.error.param_names
+            else _kernels.FIXED if name in self.error.fixed_names
+            else _kernels.FREE
+            for name in SIGMA
+        ]  # fmt: skip
         return theta
 
     @classmethod
@@ -216,7 +227,7 @@ class NLME(Model):
         for a in range(self.n_coords):
             omega[a, a] = max(omega[a, a], factor * old["omega"][a, a])
         _kernels.factorise(omega, new["chol"])
-        new["sigma"][:] = np.maximum(new["sigma"], factor * old["sigma"])
+        new["sigma"][:2] = np.maximum(new["sigma"][:2], factor * old["sigma"][:2])
 
     def numerical_step(
         self, before: Array, theta: Array, records: Array, gamma: float, run: Run
@@ -257,11 +268,17 @@ class NLME(Model):
                 first, second = self.random_names[b], self.random_names[a]
                 label = f"omega2_{first}" if a == b else f"cov_{first}_{second}"
                 add(label, "omega", a * d + b, "variance" if a == b else "covariance")
-        for c, name in enumerate(("a", "b")):
+        for c, name in enumerate(SIGMA):
             if view["sigma_status"][c] == _kernels.FREE:
-                add(name, "sigma", c, "residual")
-                if self.error.code in (_kernels.COMBINED_SUM, _kernels.COMBINED_VARIANCE):
+                add(name, "sigma", c, "exponent" if name == "c" else "residual")
+                if not self.error.has_closed_form:
                     self.numerical_entries.append(self.param_index[-1])
+
+    @property
+    def numerical_logged(self) -> NDArray[np.bool_]:
+        """Which of the `numerical_entries` are moved on the log scale: a and b of the error."""
+        first = self.theta_spec.slices["sigma"].start
+        return np.array([first <= at < first + 2 for at in self.numerical_entries], dtype=bool)
 
     def estimation_vector(self, theta: Array) -> Array:
         """Estimated numbers on the Gaussian scale, in the order of `param_names`."""

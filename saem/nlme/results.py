@@ -11,8 +11,8 @@ import numpy as np
 from saem.contract import Array
 from saem.nlme import _kernels
 from saem.nlme._diagnostics_face import DiagnosticsFace
-from saem.nlme._individuals_face import IndividualsFace
 from saem.nlme._inference_face import InferenceFace
+from saem.nlme.error_models import SIGMA
 from saem.results import Results
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ __all__ = ["NLMEResults"]
 _AT_FLOOR = 10.0
 
 
-class NLMEResults(DiagnosticsFace, IndividualsFace, InferenceFace, Results):
+class NLMEResults(DiagnosticsFace, InferenceFace, Results):
     """Results of a nonlinear mixed-effects model; see also `saem.results.Results`.
 
     Notes
@@ -113,7 +113,9 @@ class NLMEResults(DiagnosticsFace, IndividualsFace, InferenceFace, Results):
         start, p = model.theta_spec.slices["beta"].start, len(model.parameters)
         random = [parameter.random for parameter in model.parameters.values()]
         return [
-            random[(at - start) % p] if kind in ("typical", "coefficient") else kind != "residual"
+            random[(at - start) % p]
+            if kind in ("typical", "coefficient")
+            else kind not in ("residual", "exponent")
             for at, kind in zip(model.param_index, model.param_kind, strict=True)
         ]
 
@@ -133,11 +135,11 @@ class NLMEResults(DiagnosticsFace, IndividualsFace, InferenceFace, Results):
 
     @property
     def sigma(self) -> pd.Series:
-        """Residual error parameters, such as ``a`` and ``b``."""
+        """Residual error parameters: of ``a``, ``b`` and the power ``c`` those of the model."""
         import pandas as pd
 
         names = list(self.model.error.param_names)
-        values = [self._blocks["sigma"][("a", "b").index(name)] for name in names]
+        values = [self._blocks["sigma"][SIGMA.index(name)] for name in names]
         return pd.Series(values, index=names, name="estimate", dtype=float)
 
     @property

@@ -19,6 +19,10 @@ ERRORS = {
     "sum": saem.CombinedError(0.4, 0.15),
     "variance": saem.CombinedError(0.4, 0.15, form="variance"),
     "exponential": saem.ExponentialError(0.25),
+    "power": saem.PowerError(0.2, 0.7),
+    "fixed power": saem.PowerError(0.2, 0.7, fixed_c=True),
+    "sum, power": saem.CombinedError(0.4, 0.15, c=1.3, fixed_c=False),
+    "variance, power": saem.CombinedError(0.4, 0.15, "variance", c=0.8),
 }
 
 
@@ -62,7 +66,7 @@ def some_theta(model, seed=0):
     theta = model.start(rng)
     values = model.estimation_vector(theta)
     for j, kind in enumerate(model.param_kind):
-        if kind in ("typical", "coefficient"):
+        if kind in ("typical", "coefficient", "exponent"):
             values[j] += 0.2 * rng.standard_normal()
         elif kind == "covariance":
             values[j] = 0.02 * rng.standard_normal()
@@ -71,9 +75,13 @@ def some_theta(model, seed=0):
     return model.with_estimates(theta, values)
 
 
-def sd_of(error, a, b, f):
+def sd_of(error, a, b, c, f):
     """Residual standard deviation, written out."""
     return {
+        "power": b * np.abs(f) ** c,
+        "fixed power": b * np.abs(f) ** 0.7,
+        "sum, power": a + b * np.abs(f) ** c,
+        "variance, power": np.hypot(a, b * np.abs(f) ** 0.8),
         "constant": a + 0.0 * f,
         "proportional": b * np.abs(f),
         "sum": a + b * np.abs(f),
@@ -93,15 +101,15 @@ def reference_log_lik(model, theta, i, z, error, frame):
     scale, rate = np.exp(phi[0]), 0.2 + 2.8 * expit(phi[1])
     share, floor = -0.5 + 2.0 * ndtr(phi[2]), phi[3]
     f = scale * (share * np.exp(-rate * rows["time"].to_numpy()) + 1.0) + floor
-    a, b = view["sigma"]
+    a, b, c = view["sigma"]
     y = rows["dv"].to_numpy()
     if error == "exponential":
         return stats.lognorm.logpdf(y, a, scale=f).sum()
-    return stats.norm.logpdf(y, f, sd_of(error, a, b, f)).sum()
+    return stats.norm.logpdf(y, f, sd_of(error, a, b, c, f)).sum()
 
 
 def log_lik(model, theta, i, z):
-    latent = np.append(z, 0.0)
+    latent = np.append(z, [0.0, 0.0])
     value = _kernels.log_lik(
         model.structural.compiled, theta, model.record_of(i), latent, np.empty(model.work_size)
     )
@@ -221,6 +229,7 @@ def simulated_draws(model, theta, seed=2):
 CASES = {
     "constant, full": {"error": "constant", "omega": "full"},
     "proportional, diagonal": {"error": "proportional", "omega": "diagonal"},
+    "power, full": {"error": "fixed power", "omega": "full"},
     "exponential, block": {"error": "exponential", "omega": [["scale", "floor"]]},
     "fixed entries": {
         "error": "constant",
@@ -301,6 +310,12 @@ def test_statistics_that_are_not_admissible():
     _kernels.project(spoilt, theta)
     assert spoilt[-1] == 0.0
     assert _kernels.maximize(spoilt, theta.copy()) == 0
+    for name in ("n_obs", "xx"):
+        spoilt = s.copy()
+        model.stat_spec.view(spoilt)[name][...] *= -1.0
+        assert _kernels.maximize(spoilt, theta.copy()) == 4
+        _kernels.project(spoilt, theta)
+        assert _kernels.maximize(spoilt, theta.copy()) == 0
     singular = model.theta_spec.view(theta.copy())
     assert np.all(np.isfinite(singular["omega"]))
 
@@ -363,6 +378,7 @@ def numerical_model(error):
         saem.ConstantError(0.5),
         saem.CombinedError(0.3, 0.2),
         saem.CombinedError(0.3, 0.2, "variance"),
+        saem.PowerError(0.3, 0.5),
     ],
 )
 def test_numerical_m_step_reaches_a_root_of_the_score(error):

@@ -86,7 +86,7 @@ def test_marginal_information_against_dense_matrices():
     theta = model.start(np.random.default_rng(0))
     found = linearised_information(model, theta).matrix
     lin, view = linearise(model, theta), model.theta_spec.view(theta)
-    a, b = view["sigma"]
+    a, b, _ = view["sigma"]
     expected = np.zeros_like(found)
     for i in range(model.n_individuals):
         rows = slice(lin.rows[i], lin.rows[i + 1])

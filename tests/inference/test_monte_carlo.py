@@ -64,7 +64,7 @@ def test_complete_score_has_the_posterior_mean_of_scores():
     """Linear in the statistic: the score of the mean is the mean of the scores."""
     model = shipped()
     theta = model.start(np.random.default_rng(0))
-    d, p_x = model.n_coords, model.theta_spec.shapes["xtx"][0]
+    d, p_x = model.n_coords, model.stat_spec.shapes["xx"][0]
     statistic = np.zeros(model.stat_spec.size)
     total = np.zeros(len(model.param_names))
     for rows, records in quadrature_records(model, theta, 5):
@@ -76,7 +76,7 @@ def test_complete_score_has_the_posterior_mean_of_scores():
                 accumulate(weight / model.n_individuals, y, np.ascontiguousarray(draw), statistic)
     found = complete_score(model, theta, statistic[None])[0]
     np.testing.assert_allclose(found, total, rtol=1e-8, atol=1e-8 * np.abs(total).max())
-    assert statistic.size == p_x * d + d * d + 1
+    assert statistic.size == p_x * d + d * d + p_x * p_x + 2
 
 
 def test_long_run_variance_of_an_autoregression():
