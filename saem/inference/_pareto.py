@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import float64
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
+from saem._jit import helper, kernel
+from saem._types import VECTOR
 from saem.contract import Array
 
 __all__ = ["generalised_pareto_shape", "pareto_k", "tail_size"]
@@ -16,6 +18,15 @@ __all__ = ["generalised_pareto_shape", "pareto_k", "tail_size"]
 _FEWEST = 5
 #: The shape is drawn towards 1/2 as by so many observations (Vehtari et al. 2024, appendix C).
 _PRIOR_SIZE = 10.0
+
+
+@helper
+def _mean_log(x, b):
+    """``mean log(1 - b x)``."""
+    total = 0.0
+    for i in range(x.size):
+        total += math.log1p(-b * x[i])
+    return total / x.size
 
 
 def tail_size(n_draws: NDArray[np.int64] | int) -> NDArray[np.int64]:
@@ -27,7 +38,8 @@ def tail_size(n_draws: NDArray[np.int64] | int) -> NDArray[np.int64]:
     return np.ceil(np.minimum(size / 5.0, 3.0 * np.sqrt(size))).astype(np.int64)
 
 
-def generalised_pareto_shape(excesses: Array) -> float:
+@kernel(float64(VECTOR), deferred=True)
+def generalised_pareto_shape(excesses):
     """Shape of a generalised Pareto distribution, positive for a heavy tail.
 
     Parameters
@@ -46,16 +58,24 @@ def generalised_pareto_shape(excesses: Array) -> float:
     a data-based prior.
     """
     n = excesses.size
-    m = 30 + math.isqrt(n)
+    m = 30 + int(math.sqrt(n))
     quartile = excesses[int(n / 4.0 + 0.5) - 1]
-    b = (1.0 - np.sqrt(m / (np.arange(1, m + 1) - 0.5))) / (3.0 * quartile) + 1.0 / excesses[-1]
-    shape = np.log1p(-b[:, None] * excesses).mean(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        profile = n * (np.log(-b / shape) - shape - 1.0)
-    # Where b is 0 the distribution is exponential: the limit of the profile.
-    profile = np.where(b == 0.0, -n * (np.log(excesses.mean()) + 1.0), profile)
-    weights = np.exp(profile - logsumexp(profile))
-    return float(np.log1p(-(weights @ b) * excesses).mean())
+    level, total, weighted = -np.inf, 0.0, 0.0
+    for j in range(m):
+        b = (1.0 - math.sqrt(m / (j + 0.5))) / (3.0 * quartile) + 1.0 / excesses[n - 1]
+        if b == 0.0:  # an exponential distribution: the limit of the profile
+            profile = -n * (math.log(excesses.mean()) + 1.0)
+        else:
+            shape = _mean_log(excesses, b)
+            profile = n * (math.log(-b / shape) - shape - 1.0)
+        # The weights are kept in units of the largest.
+        if profile > level:
+            change = math.exp(level - profile)
+            total, weighted, level = total * change, weighted * change, profile
+        weight = math.exp(profile - level)
+        total += weight
+        weighted += weight * b
+    return _mean_log(excesses, weighted / total)
 
 
 def pareto_k(log_weights: Array, n_draws: int) -> float:
@@ -89,5 +109,5 @@ def pareto_k(log_weights: Array, n_draws: int) -> float:
     if excesses.size < _FEWEST:
         return -math.inf
     n = excesses.size
-    raw = generalised_pareto_shape(excesses)
+    raw = float(generalised_pareto_shape(excesses))
     return (n * raw + _PRIOR_SIZE * 0.5) / (n + _PRIOR_SIZE)
