@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from saem.contract import Model
 from saem.engine import Combination
-from saem.estep import EStep, Exact, MonteCarlo, Quadrature
-from saem.estep.montecarlo import BlockWalk, IndependentLaplace
+from saem.estep import BlockWalk, EStep, Exact, IndependentLaplace, MonteCarlo, Quadrature
 from saem.exceptions import OptionError
 from saem.schedules import Adaptive, Constant, OnPasses, Schedule, TheoryStep, as_schedule
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,97 +10,26 @@ import numpy as np
 from saem._laplace import laplace_work
 from saem._types import make_visitor
 from saem.contract import Array, Model
+from saem.estep import _layout as layout
 from saem.estep import _moves
 from saem.estep._base import BoundEStep, EStep, VisitAll
-from saem.exceptions import OptionError
+from saem.estep._cycle import active_moves, check_moves, encode
+from saem.estep.moves import BlockWalk, CoordinateWalk, IndependentLaplace, Move, PriorProposal
+from saem.exceptions import OptionError, Problems
 from saem.schedules import Constant, Schedule, as_schedule
 
-__all__ = ["BlockWalk", "CoordinateWalk", "IndependentLaplace", "MonteCarlo", "PriorProposal"]
+__all__ = ["MonteCarlo", "default_moves", "memory_views"]
 
 #: Searches for a mode from draws of the prior, besides that from its mean: before the
 #: first iteration, when the prior is wide and chains are placed, and at a refresh.
 _FIRST_SEARCHES, _LATER_SEARCHES = 4, 1
 
-_KINDS = ("prior", "coordinate", "block", "laplace")
-
-
-@dataclass(frozen=True)
-class PriorProposal:
-    """Independent proposals from the prior N(mean_i, Omega); nothing to tune.
-
-    Accepted with probability ``min(1, p(y | z') / p(y | z))``.
-
-    Parameters
-    ----------
-    sweeps : int
-        Moves per cycle.
-    """
-
-    sweeps: int = 2
-    code: ClassVar[int] = _moves.PRIOR
-
-
-@dataclass(frozen=True)
-class CoordinateWalk:
-    """Random walk of one coordinate after the other, with adapted scales.
-
-    Parameters
-    ----------
-    sweeps : int
-        Moves per cycle.
-    target : float
-        Acceptance rate the scales are adapted to.
-    """
-
-    sweeps: int = 2
-    target: float = 0.44
-    code: ClassVar[int] = _moves.COORDINATE
-
-
-@dataclass(frozen=True)
-class BlockWalk:
-    """Random walk of several coordinates at once, in the shape of the Laplace covariance.
-
-    Parameters
-    ----------
-    sweeps : int
-        Moves per cycle.
-    target : float
-        Acceptance rate the scales are adapted to.
-    size : int, optional
-        Whitened coordinates that move at once; all by default.
-    """
-
-    sweeps: int = 2
-    target: float = 0.3
-    size: int | None = None
-    code: ClassVar[int] = _moves.BLOCK
-
-
-@dataclass(frozen=True)
-class IndependentLaplace:
-    """Independent Student proposals around each individual's posterior mode.
-
-    Mode and covariance are those of a Laplace approximation; the tails of a
-    Student distribution with 4 degrees of freedom let a chain leave an
-    inferior mode (Karimi, Lavielle and Moulines 2020, Comput. Statist. Data
-    Anal. 141, 123-138, with a Gaussian in place of the Student).
-
-    Parameters
-    ----------
-    sweeps : int
-        Moves per cycle.
-    """
-
-    sweeps: int = 1
-    code: ClassVar[int] = _moves.LAPLACE
-
-
-Move = PriorProposal | CoordinateWalk | BlockWalk | IndependentLaplace
+#: Independent proposals by which an individual is judged, at least.
+_JUDGED = 50
 
 
 def default_moves() -> tuple[Move, ...]:
-    """Moves of one cycle; see the design notes for the reasons."""
+    """Walks alone: two sweeps each of the prior, coordinate and block kinds."""
     return (PriorProposal(2), CoordinateWalk(2), BlockWalk(2))
 
 
@@ -138,23 +66,42 @@ class _BoundChains(BoundEStep):
         self.schedule = n_draws
         d, latent_size = model.n_coords, model.latent_size
         self.n_chains = spec.n_chains or max(1, -(-50 // model.n_individuals))
-        moves, n_normal, n_uniform = _encode(spec.moves, d)
-        targets = [
-            next((m.target for m in spec.moves if isinstance(m, kind)), 0.4)
-            for kind in (CoordinateWalk, BlockWalk)
-        ]
-        header = [self.n_chains, 1, d, latent_size, 0.0, n_normal, n_uniform, *targets]
+        every = (*spec.moves, *spec.fallback)
+        # Random numbers of a cycle, at most: schedules and the fallback only take fewer.
+        uses = [encode(moves, d)[1:] for moves in (spec.moves, spec.fallback)]
+        most = (max(uses[0][0], uses[1][0]), max(uses[0][1], uses[1][1]))
+        settings = np.zeros(layout.HEADER + layout.PER_MOVE * len(every))
+        settings[[0, 1, 2, 3]] = self.n_chains, 1, d, latent_size
+        for kind in range(layout.N_KINDS):
+            targets = [getattr(m, "target", 0.4) for m in every if m.code == kind]
+            settings[layout.TARGETS + kind] = targets[0] if targets else 0.4
+        gradients = any(move.code >= layout.FIRST_GRADIENT for move in every)
+        visitor = _moves.visit_gradient_chains if gradients else _moves.visit_chains
         self.laplace = make_visitor(_moves.visit_laplace)
         super().__init__(
             model,
-            make_visitor(_moves.visit_chains),
+            make_visitor(visitor),
             n_draws=self.n_chains,
-            settings=np.array([*header, *moves]),
-            memory_size=_moves.memory_size(self.n_chains, d, latent_size),
-            work_size=_moves.work_size(n_normal, n_uniform, d, latent_size) + laplace_work(d),
+            settings=settings,
+            memory_size=layout.memory_size(self.n_chains, d, latent_size),
+            work_size=layout.work_size(*most, d, latent_size) + laplace_work(d),
         )
+        self.parts = layout.memory_parts(self.n_chains, d, latent_size)
         self.constant_size = isinstance(n_draws, Constant)
+        self._set_moves(0)
         self._set_cycles(0)
+
+    def _set_moves(self, k: int) -> None:
+        """Write the moves that are active in iteration k into the settings."""
+        d, start = self.model.n_coords, layout.HEADER
+        for choice, moves in ((5, self.spec.moves), (8, self.spec.fallback)):
+            active = active_moves(moves, k)
+            numbers, n_normal, n_uniform = encode(active, d)
+            self.settings[choice : choice + 3] = len(active), n_normal, n_uniform
+            self.settings[start : start + len(numbers)] = numbers
+            if choice == 8:
+                self.settings[11] = start
+            start += layout.PER_MOVE * len(moves)
 
     def _set_cycles(self, k: int) -> None:
         per_chain = max(1, -(-round(self.schedule(k)) // self.n_chains))
@@ -166,58 +113,66 @@ class _BoundChains(BoundEStep):
         """Simulated statistics: the states of a path are averaged into one."""
         return self.n_draws // self.spec.path
 
-    def _scales(self) -> slice:
-        start = self.n_chains * self.model.latent_size
-        return slice(start, start + 2 * self.model.n_coords)
-
     def before(self, k: int, gamma: float, visit_all: VisitAll) -> None:
-        """Refresh the Laplace approximations when due; set draws and adaptation."""
+        """Refresh the Laplace approximations when due; set moves, draws and adaptation."""
         exploring = gamma in (0.0, 1.0)
         if k == 0 or (exploring and k in self.spec.refresh):
             self.settings[1] = _FIRST_SEARCHES if k == 0 else _LATER_SEARCHES
             self.settings[4] = 1.0 if k == 0 else 0.0
             visit_all(self.laplace, self.settings)
+            self._judge(renew=True)
+        elif exploring:
+            self._judge(renew=False)
+        self._set_moves(k)
         self._set_cycles(k)
         # Diminishing adaptation, none once the steps decrease: the chain of the
         # smoothing phase is then a fixed kernel, as the convergence theory wants.
         self.settings[4] = (k + 1.0) ** -0.6 if exploring else 0.0
 
+    def _judge(self, renew: bool) -> None:
+        """Put individuals on the fallback moves whose independent proposals are not accepted.
+
+        The proposals since the modes were last found count; new modes are a new chance.
+        """
+        if not self.spec.fallback:
+            return
+        at = self.parts
+        counts = self.memories[:, [at.tried + layout.LAPLACE, at.accepted + layout.LAPLACE]]
+        renewed = self.memories[:, at.renewed : at.renewed + 2]
+        if renew:
+            renewed[:] = counts
+            self.memories[:, at.fallback] = 0.0
+            return
+        tried, accepted = (counts - renewed).T
+        poor = (tried >= _JUDGED) & (accepted < self.spec.fallback_below * tried)
+        self.memories[poor, at.fallback] = 1.0
+
     def after(self, k: int) -> None:
         """Share the scales among individuals if adaptation is pooled."""
         if self.spec.adaptation == "pooled" and self.settings[4] > 0.0:
-            scales = self.memories[:, self._scales()]
-            scales[:] = scales.mean(axis=0)
+            at = self.parts
+            for part in (slice(at.scales, at.mode), slice(at.steps, at.tried)):
+                self.memories[:, part] = self.memories[:, part].mean(axis=0)
 
     def info(self) -> dict[str, Any]:
-        """Acceptance rate of each kind of move, over individuals and iterations."""
-        counts = self.memories[:, -2 * _moves.N_KINDS :].sum(axis=0)
-        tried, accepted = np.split(counts, 2)
-        return {
+        """Acceptance rate of each kind of move, and which individuals are on the fallback.
+
+        Rates are over individuals and iterations; individuals are counted from 0.
+        """
+        at = self.parts
+        tried = self.memories[:, at.tried : at.accepted].sum(axis=0)
+        accepted = self.memories[:, at.accepted : at.evaluations].sum(axis=0)
+        found: dict[str, Any] = {
             "acceptance": {
-                kind: float(a / t) for kind, t, a in zip(_KINDS, tried, accepted, strict=True) if t
+                kind: float(a / t)
+                for kind, t, a in zip(layout.KINDS, tried, accepted, strict=True)
+                if t
             },
             "n_chains": self.n_chains,
         }
-
-
-def _encode(moves: Sequence[Move], d: int) -> tuple[list[float], int, int]:
-    """Moves as numbers, with the normal and uniform numbers that one cycle uses."""
-    encoded: list[float] = []
-    n_normal = n_uniform = 0
-    for move in moves:
-        size = min(d, getattr(move, "size", None) or d)
-        encoded += [move.code, move.sweeps, size]
-        if move.code == _moves.COORDINATE:
-            normals, uniforms = d, d
-        elif move.code == _moves.BLOCK:
-            normals, uniforms = d, 2 if size < d else 1
-        elif move.code == _moves.LAPLACE:
-            normals, uniforms = d, 1 + _moves.STUDENT_DF // 2
-        else:
-            normals, uniforms = d, 1
-        n_normal += move.sweeps * normals
-        n_uniform += move.sweeps * uniforms
-    return encoded, n_normal, n_uniform
+        if self.spec.fallback:
+            found["on_fallback"] = np.flatnonzero(self.memories[:, at.fallback]).tolist()
+        return found
 
 
 @dataclass(frozen=True)
@@ -245,7 +200,14 @@ class MonteCarlo(EStep):
         Draw exactly where the model can; False insists on Markov chains.
     refresh : tuple of int
         Iterations at which modes and Laplace covariances are found anew (during exploration
-        only). Methods that visit batches look at the first iteration of each pass.
+        only). Methods that visit batches look at the first iteration of each pass. Proposals
+        around older modes remain exact; they are accepted less often as theta moves.
+    fallback : sequence of moves, optional
+        Moves in place of `moves` for individuals whose `IndependentLaplace` proposals are
+        accepted too rarely, decided from the counts during exploration, until modes are
+        found anew. Empty: no such decision.
+    fallback_below : float
+        Acceptance rate below which that happens.
     """
 
     moves: tuple[Move, ...] = field(default_factory=default_moves)
@@ -255,16 +217,32 @@ class MonteCarlo(EStep):
     adaptation: str = "individual"
     exact: bool = True
     refresh: tuple[int, ...] = (5, 20, 50)
+    fallback: tuple[Move, ...] = ()
+    fallback_below: float = 0.1
     name: ClassVar[str] = "Monte Carlo"
     needs: ClassVar[str] = "gaussian"
     gives_loglik: ClassVar[bool] = False
 
     def bind(self, model: Model) -> BoundEStep:
         """Bind to a model: exact draws if it has them, else Markov chains."""
+        problems = Problems("the Monte Carlo E-step")
         if self.adaptation not in ("individual", "pooled"):
-            raise OptionError(f"adaptation={self.adaptation!r} must be 'individual' or 'pooled'.")
+            problems.add(f"adaptation={self.adaptation!r} must be 'individual' or 'pooled'")
         if self.path < 1:
-            raise OptionError(f"path={self.path!r} must be at least 1.")
+            problems.add(f"path={self.path!r} must be at least 1")
+        for text in check_moves(self.moves) if self.moves else ():
+            problems.add(text)
+        if self.fallback:
+            for text in check_moves(self.fallback, "fallback"):
+                problems.add(text)
+            if not 0.0 < self.fallback_below < 1.0:
+                problems.add(f"fallback_below={self.fallback_below!r} must lie between 0 and 1")
+            if not any(isinstance(move, IndependentLaplace) for move in self.moves):
+                problems.add(
+                    "fallback is for individuals whose IndependentLaplace proposals fail, but "
+                    "moves has none of those"
+                )
+        problems.raise_if_any(OptionError)
         n_draws = as_schedule(1.0 if self.n_draws is None else self.n_draws, "n_draws")
         if self.exact and "draw" in model.capabilities:
             return _BoundDraws(model, n_draws)
@@ -276,15 +254,19 @@ class MonteCarlo(EStep):
 
 def memory_views(bound: BoundEStep) -> dict[str, Array]:
     """Named parts of the memories of chains: for diagnostics and for inference."""
-    model = bound.model
-    d, latent_size = model.n_coords, model.latent_size
+    model, memories = bound.model, bound.memories
+    n, d, latent_size = len(memories), model.n_coords, model.latent_size
     n_chains = int(bound.settings[0])
-    start = n_chains * latent_size
-    n = bound.memories.shape[0]
+    at = layout.memory_parts(n_chains, d, latent_size)
     return {
-        "chains": bound.memories[:, :start].reshape(n, n_chains, latent_size),
-        "coordinate_scales": bound.memories[:, start : start + d],
-        "block_scales": bound.memories[:, start + d : start + 2 * d],
-        "mode": bound.memories[:, start + 2 * d : start + 3 * d],
-        "factor": bound.memories[:, start + 3 * d : start + 3 * d + d * d].reshape(n, d, d),
+        "chains": memories[:, : at.scales].reshape(n, n_chains, latent_size),
+        "coordinate_scales": memories[:, at.scales : at.blocks],
+        "block_scales": memories[:, at.blocks : at.mode],
+        "mode": memories[:, at.mode : at.factor],
+        "factor": memories[:, at.factor : at.steps].reshape(n, d, d),
+        "gradient_steps": memories[:, at.steps : at.tried],
+        "tried": memories[:, at.tried : at.accepted],
+        "accepted": memories[:, at.accepted : at.evaluations],
+        "evaluations": memories[:, at.evaluations],
+        "fallback": memories[:, at.fallback],
     }

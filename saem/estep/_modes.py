@@ -1,0 +1,115 @@
+"""The visitor that finds the Laplace approximation of an individual."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from saem._borrow import as_matrix, segment
+from saem._jit import helper, kernel
+from saem._laplace import COARSE, FINE, color, laplace, whiten
+from saem._linalg import assign
+from saem._types import VISIT
+from saem.estep._layout import N_GRADIENT
+from saem.random import fill_normal, stream
+
+__all__ = ["visit_laplace"]
+
+#: Tolerance of modes around which is only proposed (nats, see `laplace`).
+_MODE_OF_PROPOSALS = 1e-5
+#: Squared distance, in posterior standard deviations, of searches that end in the same mode.
+_SAME_MODE = 0.25
+
+
+@helper
+def _store_laplace(mean, chol, u, spread, mode, factor):
+    """Put a whitened mode and spread on the scale of z."""
+    d = u.size
+    color(u, mean, chol, mode)
+    for a in range(d):
+        for b in range(d):
+            total = 0.0
+            for c in range(b, a + 1):
+                total += chol[a, c] * spread[c, b]
+            factor[a, b] = total if b <= a else 0.0
+
+
+@kernel(VISIT)
+def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
+    """Find the Laplace mode and covariance and keep them in the memory.
+
+    The best of several searches is taken: from the prior mean, from the mode
+    of before, and from settings[1] draws of the prior, so that an inferior
+    mode (flip-flop of absorption and elimination) is not followed for ever.
+    With settings[4] = 1, the start of a run, there is no mode of before; the
+    chains are then placed at the mode and the scales set to theirs from theory.
+    """
+    n_chains = int(settings[0])
+    n_random = int(settings[1])
+    d = int(settings[2])
+    latent_size = int(settings[3])
+    place = settings[4] != 0.0
+    at = n_chains * latent_size
+    scales = segment(memory, at, d)
+    blocks = segment(memory, at + d, d)
+    mode = segment(memory, at + 2 * d, d)
+    factor = as_matrix(segment(memory, at + 3 * d, d * d), d, d)
+    steps = segment(memory, at + 3 * d + d * d, N_GRADIENT)
+
+    mean = segment(work, 0, d)
+    u = segment(work, d, d)
+    best = segment(work, 2 * d, d)
+    shift = segment(work, 3 * d, d)
+    at = 4 * d
+    chol = as_matrix(segment(work, at, d * d), d, d)
+    spread = as_matrix(segment(work, at + d * d, d * d), d, d)
+    best_spread = as_matrix(segment(work, at + 2 * d * d, d * d), d, d)
+    at += 3 * d * d
+    z = segment(work, at, latent_size)
+    at += latent_size
+    scratch = segment(work, at, work.size - at)
+
+    kernels.prior(theta, y, mean, chol)
+    # Proposals need no exact mode; that of a search without chains is an answer.
+    tolerance = FINE if n_chains == 0 else _MODE_OF_PROPOSALS
+    value = -np.inf
+    for search in range(2 + n_random):
+        if search == 0:
+            if place:
+                continue
+            whiten(mode, mean, chol, u)
+        elif search == 1:
+            for a in range(d):
+                u[a] = 0.0
+        else:
+            fill_normal(stream(key, search, 0), 0, u)
+        first = search == (1 if place else 0)
+        if not first and value > -np.inf:
+            # Most searches end where another did; that shows long before they converge.
+            found = laplace(kernels, theta, y, mean, chol, u, spread, z, COARSE, scratch)
+            if found < value - COARSE or whiten(u, best, best_spread, shift) < _SAME_MODE:
+                continue
+        found = laplace(kernels, theta, y, mean, chol, u, spread, z, tolerance, scratch)
+        if first or found > value + 1e-6:
+            value = found
+            assign(best, u)
+            for a in range(d):
+                for b in range(d):
+                    best_spread[a, b] = spread[a, b]
+    _store_laplace(mean, chol, best, best_spread, mode, factor)
+    if place:
+        assign(segment(z, 0, d), mode)
+        kernels.log_lik(kernels.structural, theta, y, z, scratch)
+        for chain in range(n_chains):
+            assign(segment(memory, chain * latent_size, latent_size), z)
+        for a in range(d):
+            total = 0.0
+            for b in range(a + 1):
+                total += factor[a, b] * factor[a, b]
+            # 2.4 posterior standard deviations: optimal for a Gaussian in one dimension
+            # (Gelman, Roberts and Gilks 1996); 2.4 / sqrt(r) for a block of r.
+            scales[a] = np.log(2.4 * np.sqrt(total))
+            blocks[a] = np.log(2.4 / np.sqrt(a + 1.0))
+        for kind in range(2):  # 1.65**2 d**(-1/3), likewise for Langevin moves
+            steps[kind] = np.log(2.7) - np.log(d) / 3.0
+        steps[2] = np.log(1.2) - 0.25 * np.log(d)
+    return value
