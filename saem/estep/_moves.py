@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 #: Log steps of gradient moves do not grow beyond this: a Gaussian's best are below.
-_LARGEST_LOG_STEP = 1.5
+_LARGEST_LOG_STEP = 2.5
 
 
 @kernel(VISIT, deferred=True)

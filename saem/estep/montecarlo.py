@@ -132,7 +132,8 @@ class _BoundChains(BoundEStep):
     def _judge(self, renew: bool) -> None:
         """Put individuals on the fallback moves whose independent proposals are not accepted.
 
-        The proposals since the modes were last found count; new modes are a new chance.
+        Each stretch of at least `_JUDGED` proposals is judged by itself; new modes are a new
+        chance.
         """
         if not self.spec.fallback:
             return
@@ -144,8 +145,10 @@ class _BoundChains(BoundEStep):
             self.memories[:, at.fallback] = 0.0
             return
         tried, accepted = (counts - renewed).T
-        poor = (tried >= _JUDGED) & (accepted < self.spec.fallback_below * tried)
+        due = tried >= _JUDGED
+        poor = due & (accepted < self.spec.fallback_below * tried)
         self.memories[poor, at.fallback] = 1.0
+        renewed[due] = counts[due]
 
     def after(self, k: int) -> None:
         """Share the scales among individuals if adaptation is pooled."""

@@ -87,10 +87,11 @@ def nlme(structural, parameters, columns, sigma):
 def log_normal_target():
     time = np.array([0.3, 0.6, 1.0, 2.0, 4.0, 7.0, 12.0, 24.0])
     y = np.array([2.6, 4.9, 6.1, 7.4, 6.6, 5.2, 3.3, 1.4])
+    names = ("ka", "V", "CL")
     typical, omega = np.array([1.6, 32.0, 2.7]), np.array([0.6, 0.2, 0.25])
     model = nlme(
         "pk.oral_1cpt",
-        {n: saem.LogNormal(v, omega=w) for n, v, w in zip(("ka", "V", "CL"), typical, omega)},
+        {n: saem.LogNormal(v, omega=w) for n, v, w in zip(names, typical, omega, strict=True)},
         {"time": time, "amt": 320.0, "dv": y}, 0.75,
     )  # fmt: skip
 
@@ -125,26 +126,27 @@ def logit_normal_target():
 def collinear_target():
     """Two compartments seen at six late times: V1, Q and V2 are hardly told apart."""
     time = np.array([0.5, 1.0, 2.0, 4.0, 8.0, 12.0])
-    typical, omega = np.array([10.0, 3.0, 20.0, 2.0]), np.array([0.4, 0.4, 0.4, 0.3])
+    typical, omega = np.array([10.0, 3.0, 20.0]), np.array([0.2, 0.5, 0.5])
     y = np.array([8.1, 6.9, 5.7, 3.9, 2.9, 2.4])
-    names = ("V1", "Q", "V2", "CL")
+    names = ("V1", "Q", "V2")
+    random = {n: saem.LogNormal(v, omega=w) for n, v, w in zip(names, typical, omega, strict=True)}
     model = nlme(
-        "pk.iv_bolus_2cpt",
-        {n: saem.LogNormal(v, omega=w) for n, v, w in zip(names, typical, omega)},
+        "pk.iv_bolus_2cpt", random | {"CL": saem.LogNormal(2.0, random=False, fixed=True)},
         {"time": time, "amt": 100.0, "dv": y}, 0.3,
     )  # fmt: skip
 
     def log_lik(z):
-        return normal(y, two_compartments(np.exp(z).T[:, :, None], time, 100.0), 0.3)
+        psi = (*np.exp(z).T[:, :, None], 2.0)
+        return normal(y, two_compartments(psi, time, 100.0), 0.3)
 
-    return Target(model, log_lik, np.log(typical), np.diag(omega), 29, 7.0)
+    return Target(model, log_lik, np.log(typical), np.diag(omega), 71, 10.0)
 
 
 def flip_flop_target():
     """Absorption and elimination may change places: two modes, with a low pass between them."""
     time = np.array([1.0, 3.0, 6.0, 12.0])
-    y = np.array([3.6, 5.6, 4.4, 1.9])
-    typical, omega = np.array([0.45, 10.0]), np.array([0.8, 0.8])
+    y = np.array([8.3, 6.9, 3.3, 0.7])
+    typical, omega = np.array([0.6, 3.3]), np.array([0.8, 0.8])
     model = nlme(
         "pk.oral_1cpt",
         {
@@ -152,12 +154,12 @@ def flip_flop_target():
             "V": saem.LogNormal(typical[1], omega=omega[1]),
             "CL": saem.LogNormal(2.0, random=False, fixed=True),
         },
-        {"time": time, "amt": 100.0, "dv": y}, 0.9,
+        {"time": time, "amt": 100.0, "dv": y}, 1.6,
     )  # fmt: skip
 
     def log_lik(z):
         ka, v = np.exp(z).T[:, :, None]
-        return normal(y, pk((ka, v, np.full_like(ka, 2.0)), time, 100.0), 0.9)
+        return normal(y, pk((ka, v, np.full_like(ka, 2.0)), time, 100.0), 1.6)
 
     return Target(model, log_lik, np.log(typical), np.diag(omega), 241, 12.0)
 
