@@ -31,6 +31,8 @@ _EXPORTS = {
     "OnlineEM": "saem.algorithms",
     "QuadratureEM": "saem.algorithms",
     "SAEM": "saem.algorithms",
+    "FSAEM": "saem.algorithms",
+    "RandomWalkSAEM": "saem.algorithms",
     "AscentBased": "saem.automatic",
     "BoothHobert": "saem.automatic",
     "Callback": "saem.callbacks",

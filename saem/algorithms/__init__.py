@@ -21,7 +21,15 @@ from saem.algorithms.em import (
     QuadratureEM,
     SquaremEM,
 )
-from saem.algorithms.stochastic import MCEM, MISSO, SAEM, AscentMCEM, StochasticEM
+from saem.algorithms.stochastic import (
+    FSAEM,
+    MCEM,
+    MISSO,
+    SAEM,
+    AscentMCEM,
+    RandomWalkSAEM,
+    StochasticEM,
+)
 from saem.algorithms.two_timescale import FITTEM, ITTEM, VRTTEM, IncrementalSAEM
 from saem.algorithms.variance_reduced import FIEM, SPIDEREM, SVRGEM, GeomSPIDEREM
 from saem.contract import Model
@@ -31,6 +39,7 @@ __all__ = [
     "EM",
     "FIEM",
     "FITTEM",
+    "FSAEM",
     "ITTEM",
     "MCEM",
     "MISSO",
@@ -50,6 +59,7 @@ __all__ = [
     "MiniBatchEM",
     "OnlineEM",
     "QuadratureEM",
+    "RandomWalkSAEM",
     "SquaremEM",
     "StochasticEM",
     "algorithms",
@@ -77,6 +87,8 @@ _REGISTRY: dict[str, type[Algorithm]] = {
         MCEM,
         AscentMCEM,
         SAEM,
+        FSAEM,
+        RandomWalkSAEM,
         IncrementalSAEM,
         ITTEM,
         VRTTEM,

@@ -1,4 +1,4 @@
-"""The visitor that finds the Laplace approximation of an individual."""
+"""The visitors that prepare chains: at Laplace approximations, or at draws of the prior."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from saem._laplace import COARSE, FINE, color, laplace, whiten
 from saem._linalg import assign
 from saem._types import VISIT
 from saem.estep._layout import N_GRADIENT
-from saem.random import fill_normal, stream
+from saem.random import fill_normal, stream, substream
 
-__all__ = ["visit_laplace"]
+__all__ = ["visit_laplace", "visit_prior"]
 
 #: Tolerance of modes around which is only proposed (nats, see `laplace`).
 _MODE_OF_PROPOSALS = 1e-5
 #: Squared distance, in posterior standard deviations, of searches that end in the same mode.
 _SAME_MODE = 0.25
+#: Draws of the prior among which a chain looks for one of positive likelihood.
+_ATTEMPTS = 20
 
 
 @helper
@@ -113,3 +115,42 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
             steps[kind] = np.log(2.7) - np.log(d) / 3.0
         steps[2] = np.log(1.2) - 0.25 * np.log(d)
     return value
+
+
+@kernel(VISIT, deferred=True)
+def visit_prior(kernels, theta, y, record, memory, settings, key, work):
+    """Place the chains at draws of the prior.
+
+    Unless settings[4] tells that there is a Laplace approximation, the scales of the walks
+    are based on the prior's spread as well. A chain for which the likelihood is 0 at
+    every draw starts at the last one.
+    """
+    n_chains = int(settings[0])
+    d = int(settings[2])
+    latent_size = int(settings[3])
+    at = n_chains * latent_size
+    scales = segment(memory, at, d)
+    blocks = segment(memory, at + d, d)
+    factor = as_matrix(segment(memory, at + 3 * d, d * d), d, d)
+    u = segment(work, 0, d)
+    mean = segment(work, d, d)
+    chol = as_matrix(segment(work, 2 * d, d * d), d, d)
+    scratch = segment(work, 2 * d + d * d, work.size - 2 * d - d * d)
+    kernels.prior(theta, y, mean, chol)
+    for chain in range(n_chains):
+        z = segment(memory, chain * latent_size, latent_size)
+        for attempt in range(_ATTEMPTS):
+            fill_normal(substream(key, chain, attempt), 0, u)
+            color(u, mean, chol, z)
+            if np.isfinite(kernels.log_lik(kernels.structural, theta, y, z, scratch)):
+                break
+    if settings[4] == 0.0:
+        for a in range(d):
+            total = 0.0
+            for b in range(d):
+                factor[a, b] = chol[a, b]
+                total += chol[a, b] * chol[a, b]
+            # Half of the prior's standard deviations, as is customary; adapted from there.
+            scales[a] = np.log(0.5 * np.sqrt(total))
+            blocks[a] = np.log(0.5)
+    return np.nan

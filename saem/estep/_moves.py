@@ -26,7 +26,7 @@ from saem.estep._layout import (
     memory_size,
     work_size,
 )
-from saem.estep._modes import visit_laplace
+from saem.estep._modes import visit_laplace, visit_prior
 from saem.estep._proposals import distance, invert_lower, run_moves
 from saem.random import fill_log_uniform, fill_normal, stream, substream
 
@@ -38,6 +38,7 @@ __all__ = [
     "visit_draws",
     "visit_gradient_chains",
     "visit_laplace",
+    "visit_prior",
     "work_size",
 ]
 

@@ -78,6 +78,8 @@ class _BoundChains(BoundEStep):
         gradients = any(move.code >= layout.FIRST_GRADIENT for move in every)
         visitor = _moves.visit_gradient_chains if gradients else _moves.visit_chains
         self.laplace = make_visitor(_moves.visit_laplace)
+        self.from_prior = spec.start == "prior"
+        self.needs_laplace = not self.from_prior or any(move.needs_laplace for move in every)
         super().__init__(
             model,
             make_visitor(visitor),
@@ -116,10 +118,15 @@ class _BoundChains(BoundEStep):
     def before(self, k: int, gamma: float, visit_all: VisitAll) -> None:
         """Refresh the Laplace approximations when due; set moves, draws and adaptation."""
         exploring = gamma in (0.0, 1.0)
-        if k == 0 or (exploring and k in self.spec.refresh):
+        due = k == 0 or (exploring and k in self.spec.refresh)
+        if due and self.needs_laplace:
             self.settings[1] = _FIRST_SEARCHES if k == 0 else _LATER_SEARCHES
             self.settings[4] = 1.0 if k == 0 else 0.0
             visit_all(self.laplace, self.settings)
+        if k == 0 and self.from_prior:
+            self.settings[4] = float(self.needs_laplace)
+            visit_all(make_visitor(_moves.visit_prior), self.settings)
+        if due:
             self._judge(renew=True)
         elif exploring:
             self._judge(renew=False)
@@ -205,6 +212,9 @@ class MonteCarlo(EStep):
         Iterations at which modes and Laplace covariances are found anew (during exploration
         only). Methods that visit batches look at the first iteration of each pass. Proposals
         around older modes remain exact; they are accepted less often as theta moves.
+    start : {"mode", "prior"}
+        Where chains begin: at the mode of each posterior, or at draws of the prior. Modes are
+        searched for only where the start or a move needs them.
     fallback : sequence of moves, optional
         Moves in place of `moves` for individuals whose `IndependentLaplace` proposals are
         accepted too rarely, decided from the counts during exploration, until modes are
@@ -220,6 +230,7 @@ class MonteCarlo(EStep):
     adaptation: str = "individual"
     exact: bool = True
     refresh: tuple[int, ...] = (5, 20, 50)
+    start: str = "mode"
     fallback: tuple[Move, ...] = ()
     fallback_below: float = 0.1
     name: ClassVar[str] = "Monte Carlo"
@@ -231,6 +242,8 @@ class MonteCarlo(EStep):
         problems = Problems("the Monte Carlo E-step")
         if self.adaptation not in ("individual", "pooled"):
             problems.add(f"adaptation={self.adaptation!r} must be 'individual' or 'pooled'")
+        if self.start not in ("mode", "prior"):
+            problems.add(f"start={self.start!r} must be 'mode' or 'prior'")
         if self.path < 1:
             problems.add(f"path={self.path!r} must be at least 1")
         for text in check_moves(self.moves) if self.moves else ():

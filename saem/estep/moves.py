@@ -61,6 +61,11 @@ class Move:
         """Count the normal and uniform numbers of one sweep."""
         return d, 1
 
+    @property
+    def needs_laplace(self) -> bool:
+        """Whether the move is made in the shape of the Laplace approximation."""
+        return self.code >= layout.LAPLACE
+
     def errors(self) -> list[str]:
         """List what is wrong with the options."""
         found = []
@@ -147,6 +152,11 @@ class BlockWalk(Move):
     def uses(self, d: int) -> tuple[int, int]:
         """Count the normal and uniform numbers of one sweep."""
         return d, 2 if self._size(d) < d else 1
+
+    @property
+    def needs_laplace(self) -> bool:
+        """Whether the move is made in the shape of the Laplace approximation."""
+        return self.shape == "laplace"
 
     def errors(self) -> list[str]:
         """List what is wrong with the options."""
