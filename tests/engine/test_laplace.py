@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_loop_engine import decay_model, make_run, mixed
+from loop_models import decay_model, make_run, mixed
 
 from saem import _loop
 from saem._jit import kernel

@@ -1,6 +1,6 @@
 """The loop and its parts: what every combination of E-step, proxy and schedule must keep."""
 
-import io
+import json
 import os
 import subprocess
 import sys
@@ -10,93 +10,34 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from toys import FAIL, FROZEN, NOT_FINITE, Toy, toy_data
+from loop_models import (
+    MODELS,
+    SHORT,
+    decay_data,
+    decay_model,
+    final_bits,
+    make_run,
+    mixture,
+    path_of,
+)
+from toys import FROZEN, Toy, toy_data
 
 import saem
 from saem import engine
 from saem.algorithms import (
     EM,
-    FIEM,
     MCEM,
     SAEM,
-    SVRGEM,
     IncrementalEM,
     OnlineEM,
-    algorithms,
 )
-from saem.callbacks import Callback, EarlyStop, Progress
-from saem.engine import Combination, Run, iterate
-from saem.estep import Exact, IndependentLaplace, MonteCarlo, PriorProposal, Quadrature
-from saem.exceptions import ConvergenceWarning, FitError, OptionError
-from saem.fitting import Epochs, Iterations, describe, fit
+from saem.engine import iterate
+from saem.estep import IndependentLaplace, MonteCarlo, PriorProposal, Quadrature
+from saem.fitting import Iterations, describe
 from saem.models.gaussian_mixture import GaussianMixture
 from saem.models.linear_mixed import LinearMixed, simulate
-from saem.proxies import Full, Incremental, MiniBatch
 from saem.random import stream
-from saem.schedules import Constant, Geometric, Polynomial, TwoPhase
-
-
-def decay(amount, rate, *, time):
-    """Exponential decay: quick to compute, nonlinear in one parameter."""
-    return amount * np.exp(-rate * time)
-
-
-def decay_data(n=8, seed=1, times=(0.5, 1.0, 2.0, 4.0)):
-    rng = np.random.default_rng(seed)
-    amount, rate = 10.0 * np.exp(0.3 * rng.normal(size=n)), 0.5 * np.exp(0.3 * rng.normal(size=n))
-    t = np.tile(times, n)
-    who = np.repeat(np.arange(n), len(times))
-    y = amount[who] * np.exp(-rate[who] * t) + 0.3 * rng.normal(size=t.size)
-    return pd.DataFrame({"id": who, "time": t, "dv": y})
-
-
-def decay_model(n=8, error=None, frame=None):
-    return saem.NLME(
-        decay_data(n) if frame is None else frame,
-        structural=decay,
-        parameters={
-            "amount": saem.LogNormal(8.0, omega=0.5),
-            "rate": saem.LogNormal(0.4, omega=0.5),
-        },
-        error=error or saem.ConstantError(0.5),
-    )
-
-
-def mixture(n=60, seed=0, d=2, k=2):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(k, size=n)
-    rows = rng.standard_normal((n, d)) + 3.0 * labels[:, None]
-    means = np.linspace(-1.0, 3.0, k)[:, None] * np.ones(d)
-    start = {
-        "weights": np.full(k, 1 / k),
-        "means": means,
-        "covariances": np.tile(np.eye(d), (k, 1, 1)),
-    }
-    return GaussianMixture(rows, k, init=start)
-
-
-def mixed(n=30, seed=0):
-    frame = simulate(np.random.default_rng(seed), n=n)
-    return LinearMixed(frame, "y ~ 0 + a1 + a2", "id", "~ 0 + b1 + b2 + b3")
-
-
-MODELS = {"toy": lambda: Toy(toy_data()), "mixture": mixture, "mixed": mixed, "nlme": decay_model}
-
-
-def make_run(model, algorithm, seed=1, **options):
-    combination = algorithm if isinstance(algorithm, Combination) else algorithm.combine(model)
-    return Run(model, combination, model.start(np.random.default_rng(0)), seed=seed, **options)
-
-
-def path_of(model, algorithm, n_iter=None, **options):
-    """Theta after every iteration."""
-    run = make_run(model, algorithm, **options)
-    path = [
-        snapshot.theta for snapshot, _ in zip(iterate(run), range(n_iter or 10**9), strict=False)
-    ]
-    run.close()
-    return np.array(path)
-
+from saem.schedules import Constant, Geometric
 
 # -- EM and incremental EM ---------------------------------------------------------------
 
@@ -275,24 +216,6 @@ def test_the_order_of_individuals_does_not_matter(name, proxy):
 # -- bits ----------------------------------------------------------------------------------
 
 
-def final_bits(name, algorithm, **options):
-    """Hexadecimal parameters of a fit, for comparison across processes."""
-    model = {
-        "mixture": lambda: mixture(3000), "mixed": lambda: mixed(200), "nlme": decay_model,
-    }[name]()  # fmt: skip
-    theta = path_of(model, algorithm, seed=5, **options)[-1]
-    return [float(v).hex() for v in theta]
-
-
-SHORT = {
-    "em": EM(n_iter=4),
-    "iem": IncrementalEM(batch_size=7, n_epochs=2),
-    "online-em": OnlineEM(batch_size=7, n_epochs=2),
-    "saem": SAEM(n_burn_in=1, n_exploration=3, n_smoothing=4),
-    "mcem": MCEM(n_draws=3, n_iter=4),
-}
-
-
 @pytest.mark.parametrize("algorithm", ["em", "saem", "mcem", "iem"])
 @pytest.mark.parametrize("name", ["mixture", "mixed", "nlme"])
 def test_same_bits_for_any_threads_and_blocks(name, algorithm, monkeypatch):
@@ -304,13 +227,11 @@ def test_same_bits_for_any_threads_and_blocks(name, algorithm, monkeypatch):
 
 
 def test_same_bits_in_a_fresh_process(tmp_path):
-    here = Path(__file__)
+    here = Path(__file__).parent
     code = (
-        "import importlib.util, json, sys\n"
-        f"sys.path.insert(0, {str(here.parent)!r})\n"
-        f"spec = importlib.util.spec_from_file_location('again', {str(here)!r})\n"
-        "module = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(module)\n"
+        "import json, sys\n"
+        f"sys.path.insert(0, {str(here)!r})\n"
+        "import loop_models as module\n"
         "print(json.dumps([module.final_bits(n, module.SHORT[a], n_threads=2)\n"
         "                  for n in ('mixture', 'mixed', 'nlme') for a in ('em', 'saem')]))\n"
     )
@@ -320,8 +241,6 @@ def test_same_bits_in_a_fresh_process(tmp_path):
         env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    import json
-
     expected = [
         final_bits(n, SHORT[a], n_threads=1) for n in ("mixture", "mixed", "nlme")
         for a in ("em", "saem")
@@ -427,273 +346,6 @@ def test_settings_are_described():
     assert describe(len) == repr(len)
     assert record.sampler["n_chains"] == 7
     assert all(0.0 < rate < 1.0 for rate in record.sampler["acceptance"].values())
-
-
-# -- ends ----------------------------------------------------------------------------------
-
-
-class Interrupt(Callback):
-    """Press Ctrl-C after some iterations."""
-
-    def __init__(self, after):
-        self.after, self.ended = after, None
-
-    def step(self, step):
-        if step.snapshot.k >= self.after:
-            raise KeyboardInterrupt
-
-    def end(self, reason):
-        self.ended = reason
-
-
-@pytest.mark.nojit
-def test_interruption_keeps_what_is_there():
-    watcher = Interrupt(3)
-    with pytest.warns(ConvergenceWarning, match="interrupted by the user after iteration 3"):
-        result = Toy(toy_data()).fit(EM(), seed=0, callbacks=[watcher])
-    assert not result.converged
-    assert result.record.n_iter == 3
-    assert "interrupted" in watcher.ended
-    expected = path_of(Toy(toy_data()), EM(n_iter=3))[-1]
-    np.testing.assert_array_equal(result.theta, expected)
-    assert len(result.trace) == 4
-
-
-def test_interruption_before_the_first_iteration(monkeypatch):
-    def interrupt(*args):
-        raise KeyboardInterrupt
-
-    model = Toy(toy_data())
-    monkeypatch.setattr(Run, "full_pass", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        model.fit("em", seed=0)
-
-
-@pytest.mark.nojit
-def test_early_stop():
-    stop = EarlyStop(lambda step: step.params[0] > 2.0, "far enough")
-    result = Toy(toy_data()).fit(EM(), seed=0, callbacks=[stop])
-    assert result.reason == "far enough"
-    assert result.trace["mu"].iloc[-1] > 2.0 >= result.trace["mu"].iloc[-2]
-
-
-@pytest.mark.nojit
-@pytest.mark.parametrize("algorithm", ["em", "saem"])
-def test_parameters_that_are_not_finite_stop_the_fit(algorithm):
-    model = Toy(toy_data(), limit=2.0, mode=NOT_FINITE)
-    with pytest.warns(ConvergenceWarning, match="no longer finite"):
-        result = model.fit(SHORT[algorithm], seed=0)
-    assert not result.converged
-    assert np.all(np.isfinite(result.theta))
-    assert 0.0 < result.params["mu"] <= 2.0
-    assert np.all(np.isfinite(result.trace["mu"]))
-
-
-def test_parameters_that_are_not_finite_in_a_later_pass():
-    y = toy_data()
-    path = Toy(y).fit(IncrementalEM(batch_size=4, n_epochs=4), seed=0).trace["mu"].to_numpy()
-    assert path[1] < path[2]
-    model = Toy(y, limit=0.5 * (path[1] + path[2]), mode=NOT_FINITE)
-    with pytest.warns(ConvergenceWarning, match="no longer finite"):
-        result = model.fit(IncrementalEM(batch_size=4, n_epochs=4), seed=0)
-    assert not result.converged
-    assert result.params["mu"] == path[1]
-
-
-def test_parameters_that_are_never_finite():
-    model = Toy(toy_data(), limit=0.1, mode=NOT_FINITE)
-    with pytest.raises(FitError, match="no longer finite after iteration 1"):
-        model.fit("em", seed=0)
-
-
-@pytest.mark.nojit
-def test_statistics_without_parameters_are_projected_and_counted():
-    # mu goes 0 -> 1.5 -> 2.2: the second full step and all its halvings are beyond the limit.
-    y = np.full(20, 3.0)
-    model = Toy(y, limit=1.2, mode=FAIL)
-    result = model.fit(EM(n_iter=6, tolerance=None), seed=0)
-    assert result.params["mu"] == pytest.approx(1.2, abs=1e-12)
-    assert result.record.projections == 6
-    assert result.record.halvings >= 5 * 5
-
-
-def test_a_step_that_is_too_long_is_halved():
-    y = np.full(20, 3.0)
-    model = Toy(y, limit=2.0, mode=FAIL)
-    result = model.fit(EM(n_iter=2, tolerance=None), seed=0)
-    # 0 -> 1.5; then 2.25 is refused and 1.5 + 0.375 taken.
-    np.testing.assert_allclose(result.trace["mu"], [0.0, 1.5, 1.875])
-    assert (result.record.halvings, result.record.projections) == (1, 0)
-
-
-@pytest.mark.nojit
-def test_a_failed_m_step_ends_the_fit():
-    model = Toy(toy_data(), limit=2.0, mode=FAIL, repairs=False)
-    with pytest.warns(ConvergenceWarning, match="the M-step failed at iteration"):
-        result = model.fit(EM(n_iter=30, tolerance=None), seed=0)
-    assert not result.converged
-    assert np.isfinite(result.params["mu"])
-
-
-def test_a_failed_m_step_in_a_batch_ends_the_fit():
-    model = Toy(toy_data(), limit=2.0, mode=FAIL, repairs=False)
-    with pytest.raises(FitError, match="the M-step failed at iteration"):
-        model.fit(IncrementalEM(batch_size=4, n_epochs=20), seed=0)
-
-
-def test_em_that_does_not_converge_says_so():
-    with pytest.warns(ConvergenceWarning, match="3 iterations without meeting the tolerance"):
-        result = Toy(toy_data()).fit(EM(n_iter=3), seed=0)
-    assert not result.converged
-
-
-def test_budgets():
-    model = decay_model()
-    result = model.fit("saem", seed=0, budget=Epochs(35))
-    assert result.epochs == 35
-    assert "budget" in result.reason
-    result = model.fit("saem", seed=0, budget=Iterations(80))
-    assert result.record.n_iter == 80
-    short = model.fit("saem", seed=0, budget=Iterations(20))
-    assert short.record.n_iter == 20
-    assert SAEM().with_iterations(3).n_exploration == 0
-    assert EM().with_iterations(7).n_iter == 7
-
-
-def test_the_best_of_several_starts():
-    rng = np.random.default_rng(2)
-    centres = np.array([[0.0, 0.0], [6.0, 0.0], [0.0, 6.0], [6.0, 6.0], [30.0, 30.0]])
-    rows = np.concatenate([c + rng.standard_normal((40, 2)) for c in centres])
-    model = GaussianMixture(rows, 5, init="random")
-    em = EM(tolerance=1e-4)
-    one = [model.fit(em, seed=s).llf for s in range(12)]
-    ten = [model.fit(em, seed=s, n_starts=10).llf for s in range(12)]
-    best = max(ten)
-    assert np.mean(np.array(ten) > best - 1.0) > np.mean(np.array(one) > best - 1.0)
-    assert np.mean(ten) > np.mean(one)
-
-
-def test_a_start_resumes():
-    y = toy_data()
-    first = Toy(y).fit(EM(n_iter=4, tolerance=None), seed=0)
-    second = Toy(y).fit(EM(n_iter=3, tolerance=None), seed=0, start=first.theta)
-    whole = Toy(y).fit(EM(n_iter=7, tolerance=None), seed=0)
-    np.testing.assert_array_equal(second.theta, whole.theta)
-
-
-# -- options -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"algorithm": "emm"}, "Did you mean 'em'"),
-        ({"algorithm": 3}, "must be a name or an algorithm object"),
-        ({"n_threads": 0}, "n_threads=0"),
-        ({"block_size": 0}, "block_size=0"),
-        ({"seed": -1}, "seed must be"),
-        ({"seed": "one"}, "seed must be"),
-        ({"n_starts": 0}, "n_starts=0"),
-        ({"resolution": 0, "algorithm": "iem"}, "resolution=0"),
-        ({"algorithm": SVRGEM(storage="disk")}, "storage='disk'"),
-        ({"algorithm": SVRGEM(step="fast")}, "step='fast'"),
-        ({"algorithm": SVRGEM(step=1.5)}, "step=1.5"),
-        ({"algorithm": FIEM(batch_size=0)}, "batch_size=0"),
-        ({"algorithm": EM(acceleration="warp")}, "acceleration='warp'"),
-        ({"start": np.zeros(9)}, "start has shape"),
-        ({"algorithm": SAEM(averaged=2.0)}, "averaged=2.0"),
-        ({"algorithm": SAEM(power=0.2)}, "power=0.2"),
-        ({"algorithm": MCEM(n_draws="many")}, "n_draws must be"),
-        ({"algorithm": SAEM(MonteCarlo(adaptation="none"))}, "adaptation='none'"),
-        ({"algorithm": SAEM(MonteCarlo(path=0))}, "path=0"),
-        ({"algorithm": SAEM(MonteCarlo(moves=(), exact=False))}, "moves is empty"),
-        ({"algorithm": EM(Quadrature(0))}, "n_nodes=0"),
-        ({"algorithm": EM(Quadrature(30_000))}, "more than 20000"),
-    ],
-)
-def test_wrong_options(options, message):
-    with pytest.raises(OptionError, match=message):
-        Toy(toy_data()).fit(**{"seed": 0, **options})
-
-
-def test_several_starts_need_a_log_likelihood():
-    with pytest.raises(OptionError, match="n_starts=2 needs"):
-        decay_model().fit("saem", seed=0, n_starts=2)
-
-
-def test_resolution_of_the_trace():
-    model = mixture(60)
-    coarse = model.fit(FIEM(batch_size=5, n_epochs=2, step=0.1), seed=3)
-    fine = model.fit(FIEM(batch_size=5, n_epochs=2, step=0.1), seed=3, resolution=3)
-    assert len(fine.trace) == 4 * (len(coarse.trace) - 1) + 1
-    np.testing.assert_allclose(fine.params, coarse.params, rtol=1e-12)
-
-
-def test_parts_that_a_model_lacks():
-    with pytest.raises(OptionError, match="exact E-step needs a model with 'expect'"):
-        decay_model().fit(EM(Exact()), seed=0)
-    for estep in (Quadrature(3), MonteCarlo(exact=False)):
-        with pytest.raises(OptionError, match="needs a model with 'gaussian'"):
-            mixture().fit(EM(estep) if isinstance(estep, Quadrature) else SAEM(estep), seed=0)
-
-
-@pytest.mark.parametrize("make", [lambda: MiniBatch(0), lambda: Incremental(2, "backwards")])
-def test_wrong_batches(make):
-    with pytest.raises(OptionError):
-        make()
-
-
-def test_names_and_defaults():
-    assert {"em", "iem", "online-em", "svrg-em", "fiem", "mcem", "saem"} <= set(algorithms())
-    assert decay_model().default_algorithm == "saem"
-    assert Toy(toy_data()).default_algorithm == "em"
-    result = fit(Toy(toy_data()), "Online_EM", seed=0)
-    assert result.record.algorithm == "online-em"
-    assert fit(Toy(toy_data()), seed=0).record.algorithm == "em"
-
-
-def test_a_combination_of_parts_runs_as_it_is():
-    algorithm = Combination(
-        "mine", Exact(), Full(), Constant(1.0), Polynomial(0.6), n_iter=3
-    )  # fmt: skip
-    run = make_run(Toy(toy_data()), algorithm)
-    gammas = [s.gamma for s in iterate(run)]
-    np.testing.assert_allclose(gammas, [1.0, 2.0**-0.6, 3.0**-0.6])
-
-
-def test_two_steps_of_the_two_sequences():
-    # S <- S + rho (target - S), s <- s + gamma (S - s), from the same first target.
-    model = Toy(np.full(16, 2.0), mode=FROZEN, mu=0.0)
-    algorithm = Combination("two", Exact(), Full(), Constant(0.5), TwoPhase(0, 1, 1.0), n_iter=3)
-    run = make_run(model, algorithm)
-    list(iterate(run))
-    assert run.fast[0] == run.s[0] == 1.0  # every target is the same
-    run.s[:] = run.fast[:] = 0.0
-    run.k = 2
-    run.move(np.array([1.0]))
-    assert run.fast[0] == 0.5
-    assert run.s[0] == 0.25
-
-
-# -- progress ------------------------------------------------------------------------------
-
-
-def test_progress_is_silent_without_a_terminal(capsys):
-    Toy(toy_data()).fit(EM(n_iter=50), seed=0, progress=True)
-    captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
-
-
-def test_progress_writes_one_line_where_it_is_wanted():
-    stream_ = io.StringIO()
-    Toy(toy_data()).fit(
-        EM(n_iter=4, tolerance=None), seed=0, callbacks=[Progress(stream_, force=True)],
-        progress=False,
-    )  # fmt: skip
-    text = stream_.getvalue()
-    assert text.endswith("4/4 iterations, 4 epochs, 0.0 s\n")
-    assert text.count("\n") == 1
-    assert Callback().step(None) is None
 
 
 def test_keys_belong_to_individuals_and_iterations():

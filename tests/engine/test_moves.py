@@ -9,8 +9,8 @@ the tests of this file with another seed is below 1e-3 (Bonferroni).
 import numpy as np
 import pandas as pd
 import pytest
+from loop_models import decay_model, make_run, mixed
 from scipy import stats
-from test_loop_engine import decay_model, make_run, mixed
 
 import saem
 from saem import _loop

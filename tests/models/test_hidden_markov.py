@@ -1,11 +1,23 @@
 """Hidden Markov models, against enumeration of paths, plain NumPy and hmmlearn."""
 
 import itertools
-import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
+from hidden_markov_cases import (
+    CHAIN,
+    EMISSIONS,
+    KINDS,
+    K,
+    baum_welch,
+    enumerate_paths,
+    free,
+    log_emissions,
+    make_model,
+    make_sequences,
+    make_theta,
+    options_of,
+)
 from model_references import (
     check_affine,
     check_maximum,
@@ -14,182 +26,12 @@ from model_references import (
     check_weights,
     drawn,
     expected,
-    plain_errors,
     run_em,
 )
 from scipy.special import logsumexp
-from scipy.stats import multivariate_normal
 
 from saem.algorithms import EM
-from saem.exceptions import DataError, ModelError
-from saem.models.hidden_markov import HiddenMarkov, simulate
-
-KINDS = pytest.mark.parametrize("kind", ["diag", "full", "categorical"])
-K = 2
-CHAIN = {"startprob": [0.6, 0.4], "transmat": [[0.7, 0.3], [0.2, 0.8]]}
-EMISSIONS = {
-    "diag": {"means": [[-1.0, 0.5], [1.2, -0.4]], "covariances": [[1.0, 0.7], [0.5, 1.5]]},
-    "full": {
-        "means": [[-1.0, 0.5], [1.2, -0.4]],
-        "covariances": [[[1.0, 0.4], [0.4, 0.7]], [[0.6, -0.3], [-0.3, 1.5]]],
-    },
-    "categorical": {"emissionprob": [[0.8, 0.15, 0.05], [0.1, 0.2, 0.7]]},
-}
-
-
-def options_of(kind):
-    return {"emission": "categorical"} if kind == "categorical" else {"covariance_type": kind}
-
-
-def make_sequences(kind, n=8, length=(2, 7), holes=True, seed=0):
-    sequences, _ = simulate(
-        np.random.default_rng(seed), n, length=length, **CHAIN, **EMISSIONS[kind]
-    )
-    if holes:
-        sequences[0][1] = np.nan
-        sequences[1][0] = np.nan
-        if kind == "diag":
-            sequences[2][1, 0] = np.nan
-    return sequences
-
-
-def make_model(kind, reg_covar=0.0, **options):
-    return HiddenMarkov(make_sequences(kind, **options), K, reg_covar=reg_covar, **options_of(kind))
-
-
-def make_theta(model):
-    return model.pack_params(**CHAIN, **EMISSIONS[model.kind])
-
-
-def log_emissions(kind, parts, rows):
-    """Log densities of shape (T, K); what is missing counts 0."""
-    out = np.zeros((len(rows), len(parts["startprob"])))
-    patterns = ~np.isnan(rows)
-    for seen in np.unique(patterns, axis=0):
-        mine = np.flatnonzero((patterns == seen).all(axis=1))
-        for c in range(out.shape[1] if seen.any() else 0):
-            if kind == "categorical":
-                out[mine, c] = np.log(parts["emissionprob"][c][rows[mine, 0].astype(int)])
-            else:
-                cov = np.asarray(parts["covariances"][c])
-                cov = np.diag(cov) if kind == "diag" else cov
-                given = multivariate_normal(parts["means"][c][seen], cov[np.ix_(seen, seen)])
-                out[mine, c] = given.logpdf(rows[np.ix_(mine, seen)])
-    return out
-
-
-def enumerate_paths(kind, parts, rows):
-    """Log-likelihood, probabilities of states, expected transitions, best path and its value."""
-    emitted = log_emissions(kind, parts, rows)
-    first, chain = np.log(parts["startprob"]), np.log(parts["transmat"])
-    paths = list(itertools.product(range(len(first)), repeat=len(rows)))
-    values = np.array(
-        [
-            first[p[0]]
-            + sum(chain[a, b] for a, b in itertools.pairwise(p))
-            + sum(emitted[t, c] for t, c in enumerate(p))
-            for p in paths
-        ]
-    )
-    total = logsumexp(values)
-    states, jumps = np.zeros(emitted.shape), np.zeros(chain.shape)
-    for p, weight in zip(paths, np.exp(values - total), strict=True):
-        for t, c in enumerate(p):
-            states[t, c] += weight
-        for a, b in itertools.pairwise(p):
-            jumps[a, b] += weight
-    return total, states, jumps, paths[int(values.argmax())], values.max()
-
-
-def baum_welch(kind, parts, sequences, n_iter):
-    """EM in plain NumPy, in logarithms; log-likelihood at the last but one parameters."""
-    parts = {name: np.array(value, dtype=float) for name, value in parts.items()}
-    rows = np.concatenate(sequences)
-    for _ in range(n_iter):
-        with np.errstate(divide="ignore"):
-            first, chain = np.log(parts["startprob"]), np.log(parts["transmat"])
-        loglik, starts, jumps, shares = 0.0, 0.0, 0.0, []
-        for sequence in sequences:
-            emitted = log_emissions(kind, parts, sequence)
-            ahead, behind = np.empty(emitted.shape), np.zeros(emitted.shape)
-            ahead[0] = first + emitted[0]
-            for t in range(1, len(emitted)):
-                ahead[t] = np.logaddexp.reduce(ahead[t - 1][:, None] + chain, axis=0) + emitted[t]
-            for t in range(len(emitted) - 2, -1, -1):
-                behind[t] = np.logaddexp.reduce(chain + emitted[t + 1] + behind[t + 1], axis=1)
-            value = logsumexp(ahead[-1])
-            loglik += value
-            weights = np.exp(ahead + behind - value)
-            starts = starts + weights[0]
-            shares.append(weights)
-            for t in range(1, len(emitted)):
-                step = ahead[t - 1][:, None] + chain + emitted[t] + behind[t]
-                jumps = jumps + np.exp(step - value)
-        weights = np.concatenate(shares)
-        parts["startprob"] = starts / starts.sum()
-        parts["transmat"] = jumps / jumps.sum(axis=1, keepdims=True)
-        if kind == "categorical":
-            counts = np.stack([weights[rows[:, 0] == v].sum(axis=0) for v in range(3)], axis=1)
-            parts["emissionprob"] = counts / counts.sum(axis=1, keepdims=True)
-            continue
-        for c in range(K):
-            mean = np.average(rows, axis=0, weights=weights[:, c])
-            left = rows - mean
-            cov = (weights[:, c] * left.T) @ left / weights[:, c].sum()
-            parts["means"][c] = mean
-            parts["covariances"][c] = np.diag(cov) if kind == "diag" else cov
-    return loglik, parts
-
-
-def free(model):
-    """Logits of probabilities, means, and log variances or log-Cholesky factors."""
-
-    def softmax(u):
-        u = np.concatenate([u, np.zeros((*u.shape[:-1], 1))], axis=-1)
-        e = np.exp(u - u.max(axis=-1, keepdims=True))
-        return e / e.sum(axis=-1, keepdims=True)
-
-    def logits(p):
-        return np.log(p[..., :-1] / p[..., -1:])
-
-    def coordinates(theta):
-        parts = model.components(theta)
-        low = np.tril_indices(model.n_features)
-        diagonal = (slice(None), *np.diag_indices(model.n_features))
-        pieces = {}
-        for name, value in parts.items():
-            if name == "means":
-                pieces[name] = value
-            elif name != "covariances":
-                pieces[name] = logits(value)
-            elif value.ndim == 2:
-                pieces[name] = np.log(value)
-            else:
-                factor = np.linalg.cholesky(value)
-                factor[diagonal] = np.log(factor[diagonal])
-                pieces[name] = factor[:, low[0], low[1]]
-
-        def back(x):
-            out, at = {}, 0
-            for name, piece in pieces.items():
-                value = x[at : at + piece.size].reshape(piece.shape)
-                at += piece.size
-                if name == "means":
-                    out[name] = value
-                elif name != "covariances":
-                    out[name] = softmax(value)
-                elif model.kind == "diag":
-                    out[name] = np.exp(value)
-                else:
-                    factor = np.zeros((K, model.n_features, model.n_features))
-                    factor[:, low[0], low[1]] = value
-                    factor[diagonal] = np.exp(factor[diagonal])
-                    out[name] = factor @ factor.transpose(0, 2, 1)
-            return model.pack_params(**out)
-
-        return np.concatenate([piece.ravel() for piece in pieces.values()]), back
-
-    return coordinates
+from saem.models.hidden_markov import HiddenMarkov
 
 
 @pytest.mark.nojit
@@ -391,164 +233,3 @@ def test_a_state_that_is_never_left_keeps_its_transitions():
     model.stat_spec.view(s)["transitions"][1] = 0.0
     assert model._functions.maximize(s, theta) == 0
     np.testing.assert_allclose(model.components(theta)["transmat"][1], [0.2, 0.8], rtol=1e-12)
-
-
-@KINDS
-def test_standard_errors_equal_those_of_the_plain_curvature(kind):
-    """In the directions that probabilities can move."""
-    sequences = make_sequences(kind, n=60, length=(20, 25), holes=False)
-    model = HiddenMarkov(sequences, K, reg_covar=0.0, **options_of(kind))
-    fit = run_em(model, make_theta(model), tolerance=1e-10)
-    x, back = free(model)(fit.theta)
-
-    class Plain:
-        loglik = staticmethod(model.loglik)
-        theta_of = staticmethod(back)
-
-    errors = plain_errors(Plain, x)
-    means = [j for j, name in enumerate(fit.param_names) if name.startswith("means")]
-    start = fit.params["startprob[0]"]
-    assert fit.bse["startprob[0]"] == pytest.approx(errors[0] * start * (1 - start), rel=1e-3)
-    stay = fit.params["transmat[1,0]"]
-    assert fit.bse["transmat[1,0]"] == pytest.approx(errors[2] * stay * (1 - stay), rel=1e-3)
-    if means:
-        np.testing.assert_allclose(fit.bse.iloc[means], errors[3:7], rtol=1e-3)
-    assert np.all(np.isfinite(fit.bse))
-
-
-@pytest.mark.parametrize("algorithm", ["iem", "saem", "mcem"])
-def test_other_algorithms_reach_the_maximum(algorithm):
-    """Within a share of a standard error: some 5 Monte Carlo errors of the stochastic ones."""
-    model = HiddenMarkov.example(np.random.default_rng(0), 40)
-    fit = run_em(model, tolerance=1e-10)
-    other = model.fit(algorithm, seed=3, progress=False)
-    bound = 0.02 if algorithm == "iem" else 0.3
-    assert np.abs((other.params - fit.params) / fit.bse).max() < bound
-
-
-def test_long_and_improbable_sequences_do_not_underflow():
-    """Rows 60 standard deviations off, 2000 of them; forbidden transitions."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(2000, 2)) * 60.0
-    model = HiddenMarkov(X, 2)
-    parts = {
-        "startprob": np.array([1.0, 0.0]),
-        "transmat": np.array([[0.5, 0.5], [0.0, 1.0]]),
-        "means": np.array([[0.0, 0.0], [50.0, -50.0]]),
-        "covariances": np.ones((2, 2)),
-    }
-    probabilities, log_lik = model.posterior(model.pack_params(**parts))
-    emitted = log_emissions("diag", parts, X)
-    with np.errstate(divide="ignore"):
-        first, chain = np.log(parts["startprob"]), np.log(parts["transmat"])
-    ahead = first + emitted[0]
-    for t in range(1, len(X)):
-        ahead = np.logaddexp.reduce(ahead[:, None] + chain, axis=0) + emitted[t]
-    assert log_lik[0] == pytest.approx(logsumexp(ahead), rel=1e-12)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-9)
-
-
-def test_impossible_symbols_have_no_likelihood():
-    model = HiddenMarkov([[0, 1, 2, 0]], 2, emission="categorical")
-    theta = model.pack_params(**CHAIN, emissionprob=[[0.5, 0.5, 0.0], [0.9, 0.1, 0.0]])
-    assert model.score_samples(theta)[0] == -np.inf
-    assert np.isfinite(model.predict_proba(theta)).all()
-    assert model.score_samples(theta, [[0, 1, 1]])[0] > -10.0
-
-
-def test_em_runs_through_probabilities_of_zero():
-    """Symbols that a state never emits leave the fit alone."""
-    sequences = [np.tile([0.0, 1.0], 10), np.tile([1.0, 0.0], 10)]
-    init = CHAIN | {"emissionprob": [[0.99, 0.01], [0.01, 0.99]]}
-    model = HiddenMarkov(sequences, 2, emission="categorical", init=init)
-    fit = run_em(model)
-    assert fit.converged
-    assert fit.llf == pytest.approx(2 * np.log(0.5), abs=1e-6)
-    np.testing.assert_allclose(fit.transmat, [[0.0, 1.0], [1.0, 0.0]], atol=1e-6)
-    assert "transmat[0,0]" in fit.boundary
-
-
-def test_answers():
-    rng = np.random.default_rng(2)
-    sequences, paths = simulate(rng, 30, means=[[-3.0], [3.0]])
-    model = HiddenMarkov(sequences, 2)
-    fit = run_em(model)
-    truth = np.concatenate(paths)
-    if fit.means.iloc[0, 0] > 0.0:
-        truth = 1 - truth
-    assert np.mean(fit.predict() == truth) > 0.98
-    stacked, lengths = np.concatenate(sequences), [len(s) for s in sequences]
-    np.testing.assert_array_equal(fit.predict(stacked, lengths), fit.predict())
-    np.testing.assert_array_equal(fit.predict(sequences[:2]), fit.predict()[:60])
-    assert fit.score_samples().sum() == pytest.approx(fit.llf)
-    np.testing.assert_allclose(fit.stationary @ fit.transmat, fit.stationary, atol=1e-9)
-    np.testing.assert_allclose(fit.durations, 1.0 / (1.0 - np.diag(fit.transmat)))
-    assert fit.bic == pytest.approx(-2.0 * fit.llf + 7 * np.log(900))
-    again, _ = fit.sample(3, 20, seed=0)
-    assert [s.shape for s in again] == [(20, 1)] * 3
-    assert "No. of states" in fit.summary().as_text()
-    with pytest.raises(ModelError, match="emissionprob"):
-        _ = fit.emissionprob
-    frame = pd.DataFrame(stacked, columns=["x"])
-    named = HiddenMarkov(frame, 2, lengths=lengths)
-    assert named.feature_names == ["x"]
-    with pytest.raises(DataError, match="column 'x' is missing"):
-        named.with_data(frame.rename(columns={"x": "y"}))
-
-
-@KINDS
-def test_default_start_leads_to_a_sensible_fit(kind):
-    sequences = make_sequences(kind, n=30, length=(10, 20))
-    model = HiddenMarkov(sequences, K, **options_of(kind))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        fit = run_em(model, tolerance=1e-7)
-    assert fit.llf > model.loglik(make_theta(model))
-    one = HiddenMarkov(sequences, 1, **options_of(kind)).fit("em", seed=0, progress=False)
-    assert one.llf < fit.llf
-
-
-def test_malformed_input():
-    good = make_sequences("diag")
-    with pytest.raises(ModelError) as caught:
-        HiddenMarkov(good, 0, emission="gausian", covariance_type="tied", reg_covar=-1)
-    for part in ("n_states=0", "did you mean 'gaussian'", "'tied' is not one", "reg_covar=-1"):
-        assert part in str(caught.value)
-    with pytest.raises(DataError) as caught:
-        HiddenMarkov([good[0], np.array([[np.inf, 0.0]])], 2, weights=[1.0, -1.0])
-    for part in ("sequence 1: row 0, column 'x0'", "infinite"):
-        assert part in str(caught.value)
-    with pytest.raises(DataError, match=r"weights\[1\] is -1"):
-        HiddenMarkov(good[:2], 2, weights=[1.0, -1.0])
-    with pytest.raises(DataError, match="covariance_type='diag'"):
-        HiddenMarkov(good, 2, covariance_type="full")
-    with pytest.raises(DataError, match=r"sequence 1, row 0: the symbol 1\.5"):
-        HiddenMarkov([[0.0, 1.0], [1.5, 0.0]], 2, emission="categorical")
-    with pytest.raises(DataError, match="below n_categories=2"):
-        HiddenMarkov([[0.0, 1.0], [2.0, 0.0]], 2, emission="categorical", n_categories=2)
-    with pytest.raises(DataError, match="columns"):
-        HiddenMarkov([np.zeros((3, 1)), np.zeros((3, 2))], 2)
-    with pytest.raises(DataError, match="constant"):
-        HiddenMarkov(np.zeros((3, 1)), 2)
-    with pytest.raises(DataError, match="lengths sum to 5"):
-        HiddenMarkov(np.arange(4.0), 2, lengths=[2, 3])
-    with pytest.raises(DataError, match=r"lengths\[0\] is 0"):
-        HiddenMarkov(np.arange(4.0), 2, lengths=[0, 4])
-    with pytest.raises(DataError, match="leave it out"):
-        HiddenMarkov(good, 2, lengths=[1])
-    with pytest.raises(DataError, match="no value is observed"):
-        HiddenMarkov([[np.nan, np.nan]], 2)
-    model = make_model("diag")
-    with pytest.raises(ModelError) as caught:
-        model.pack_params(
-            startprob=[0.5, 0.6], transmat=np.eye(3), means=[[0, 0], [0, np.nan]], covarianses=1
-        )
-    for part in ("startprob must", "transmat has shape", "means holds", "covariances is missing",
-                 "'covarianses' is not one"):  # fmt: skip
-        assert part in str(caught.value)
-    with pytest.raises(ModelError, match="not positive definite"):
-        make_model("full", holes=False).pack_params(
-            **CHAIN, means=np.zeros((2, 2)), covariances=[np.eye(2), -np.eye(2)]
-        )
-    with pytest.raises(ModelError, match="must be a dict"):
-        HiddenMarkov(good, 2, init="kmeans")
