@@ -73,7 +73,7 @@ _EXPORTS = {
     "ProbitNormal": "saem.nlme.parameters",
     "load": "saem.persist",
 }
-_MODULES = ("checks", "datasets", "models", "plots", "schedules")
+_MODULES = ("authoring", "checks", "datasets", "models", "plots", "schedules")
 
 __all__ = sorted([*_EXPORTS, *_MODULES, "__version__"])
 

@@ -40,23 +40,47 @@ def _class_of(kind: str) -> Any:
 def pack_model(model: Model, arrays: Arrays) -> Declaration:
     """Declare a model; its data are added to `arrays`."""
     kind = type(model).__name__
-    if type(model) is not _class_of(kind):
+    own = type(model) is not _class_of(kind)
+    if own and not hasattr(model, "persist"):
         raise ModelError(
-            f"a model of type {kind} cannot be saved, only those of the library. Remedy: keep "
-            "results.theta, results.record and the data in a format of your own."
+            f"a model of type {kind} cannot be saved: it has no method `persist` (see "
+            "saem.contract.Model). Remedy: write one, or keep results.theta, results.record and "
+            "the data in a format of your own."
         )
-    if kind == "NLME":
+    if not own and kind == "NLME":
         return {"kind": kind} | _pack_nlme(cast("NLME", model), arrays)
-    state = cast(Any, model).persist()
-    return {"kind": kind, "state": pack_value(state, "model", arrays)}
+    state = pack_value(cast(Any, model).persist(), "model", arrays)
+    return {"kind": kind, "state": state} | ({"own": True} if own else {})
 
 
-def unpack_model(declaration: Declaration, arrays: Arrays, structural: Any) -> Any:
-    """Build the model of a declaration."""
+def _known_class(declaration: Declaration, given: type | None) -> Any:
+    """Class of a declaration: the library's, or the one given for a user's own."""
     kind = declaration["kind"]
+    if declaration.get("own", False):
+        if given is None:
+            raise ModelError(
+                f"the fit is of a model of a user's own, {kind!r}, and a file holds no code. "
+                f"Remedy: load(path, model={kind})."
+            )
+        if not isinstance(given, type) or given.__name__ != kind:
+            raise ModelError(f"model={given!r} was given, but the fit is of a {kind}.")
+        return given
+    if given is not None:
+        raise ModelError(
+            f"model={given!r} was given, but the file holds a {kind} of the library. Remedy: "
+            "leave it out."
+        )
     cls = _class_of(kind)
     if cls is None:
         raise DataError(f"the fit file holds a model of the unknown kind {kind!r}.")
+    return cls
+
+
+def unpack_model(
+    declaration: Declaration, arrays: Arrays, structural: Any, own: type | None = None
+) -> Any:
+    """Build the model of a declaration; `own` is the class of a user's own."""
+    kind, cls = declaration["kind"], _known_class(declaration, own)
     if structural is not None and kind != "NLME":
         raise ModelError(f"structural={structural!r} was given, but the file holds a {kind}.")
     with warnings.catch_warnings():

@@ -74,6 +74,21 @@ class Model(ABC):
         methods half of their additions.
     penalised : bool
         Whether `maximize` adds a penalty or a prior to the likelihood.
+
+    Notes
+    -----
+    Optional methods, which parts of the library ask for:
+
+    * ``loglik(theta)`` and ``cov_params(theta)``: log-likelihood of the data, and covariance of the
+      estimates in the order of `param_names`; for the results;
+    * ``with_data(data)``: the same model on other data, where theta means the same; for
+      `saem.Stream`;
+    * ``persist()``: options and data, and whatever else the functions and the start depend on,
+      as numbers, text, arrays and DataFrames (in lists, tuples and dicts), by name; and the
+      classmethod ``rebuild(state)``, which makes the model of them, to the bit. A class without
+      it is built by its constructor, ``cls(**state)``. With these, fits are saved: by
+      ``results.save(path)``, and read by ``saem.load(path)``, with ``model=cls`` for a
+      class that is not the library's.
     """
 
     name: ClassVar[str]

@@ -16,7 +16,8 @@ The JSON object has
 ``arrays``          names of all arrays in the archive
 ==================  ==========================================================
 
-``model["kind"]`` is ``"NLME"`` or the name of a class of `saem.models`.
+``model["kind"]`` is ``"NLME"``, the name of a class of `saem.models`, or, where ``model["own"]``
+is true, that of a user's own class.
 
 * NLME: ``structural`` (library name, or name, module and source text of a user's
   function), ``parameters`` and ``error`` (class and options), ``omega``,
@@ -35,7 +36,7 @@ Version 1, which no release has written, named the options of two models otherwi
 NLME is read.
 
 A user's function is not stored as code: its text is, and the function itself is
-given again to `load`. Loading never runs code from a file.
+given again to `load`; so is the class of a user's own model. Loading never runs code from a file.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ from saem.exceptions import DataError, SaemError
 from saem.record import FitRecord, Trace
 
 if TYPE_CHECKING:
+    from saem.contract import Model
     from saem.results import Results
 
 __all__ = ["FORMAT_VERSION", "load", "save"]
@@ -83,8 +85,8 @@ def save(results: Results, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     saem.exceptions.ModelError, saem.exceptions.DataError
-        If the model is not one of the library's, or a table holds what is neither
-        number nor text nor date.
+        If the model has no method `persist` (`saem.contract.Model`), or what it returns holds
+        what is neither number nor text nor date.
     """
     import pandas as pd
 
@@ -124,7 +126,9 @@ def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(member, content, compresslevel=1)
 
 
-def load(path: str | os.PathLike[str], structural: Any = None) -> Any:
+def load(
+    path: str | os.PathLike[str], structural: Any = None, *, model: type[Model] | None = None
+) -> Any:
     """Read a fit that `save` wrote.
 
     Parameters
@@ -132,6 +136,8 @@ def load(path: str | os.PathLike[str], structural: Any = None) -> Any:
     path : str or path-like
     structural : callable, optional
         The structural model's function, for an NLME fitted with a user's own.
+    model : type, optional
+        The class of the model, for a model of a user's own.
 
     Returns
     -------
@@ -145,7 +151,7 @@ def load(path: str | os.PathLike[str], structural: Any = None) -> Any:
     saem.exceptions.DataError
         If the file is not a fit, is damaged, or was written by a newer format.
     saem.exceptions.ModelError
-        If a function is needed and not given, or has other parameters or columns.
+        If a function or a class is needed and not given, or is not that of the fit.
 
     Warns
     -----
@@ -156,7 +162,7 @@ def load(path: str | os.PathLike[str], structural: Any = None) -> Any:
         with zipfile.ZipFile(path) as archive:
             content = _read_content(archive, path)
             arrays = _Arrays(archive, content["arrays"])
-            model = unpack_model(content["model"], arrays, structural)
+            rebuilt = unpack_model(content["model"], arrays, structural, model)
             record = _unpack_record(content["record"], arrays)
     except (FileNotFoundError, IsADirectoryError, PermissionError, SaemError):
         raise
@@ -166,12 +172,12 @@ def load(path: str | os.PathLike[str], structural: Any = None) -> Any:
         raise DataError(
             f"the fit file {os.fspath(path)!r} is damaged: {error}. Remedy: save the fit again."
         ) from error
-    if record.theta.shape != (model.theta_spec.size,):
+    if record.theta.shape != (rebuilt.theta_spec.size,):
         raise DataError(
-            f"the fit file {os.fspath(path)!r} is damaged: its model has {model.theta_spec.size} "
+            f"the fit file {os.fspath(path)!r} is damaged: its model has {rebuilt.theta_spec.size} "
             f"packed parameters, and the record {record.theta.size}."
         )
-    return model.results(record)
+    return rebuilt.results(record)
 
 
 def _not_a_fit(path: str | os.PathLike[str], why: str) -> str:

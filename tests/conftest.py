@@ -46,3 +46,18 @@ def mixture_fit():
 def make_theo_model():
     """Theophylline models with other options."""
     return theophylline_model
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Place for a saved fit."""
+    return tmp_path / "fit.saem"
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """One thread for linear algebra."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield

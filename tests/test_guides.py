@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import saem
+from saem import authoring
 from saem.checks import check_pair, grid
-from saem.exceptions import DataError
+from saem.exceptions import DataError, ModelError
 from saem.proxies import Anchor, Recursive
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -75,21 +76,16 @@ def test_a_wrong_model_fails(zip_module):
     class Wrong(zip_module.ZeroInflatedPoisson):
         def __init__(self, counts):
             super().__init__(counts)
-            from saem import _types
-
             functions = {n: getattr(zip_module, n) for n in ("expect", "accumulate", "surrogate")}
-            self.kernels = _types.make_kernels(
+            self.kernels = authoring.make_kernels(
                 **functions, maximize=half_rate, project=zip_module.project
             )
 
         capabilities = frozenset({"expect", "surrogate"})
 
-    from saem import _types
-    from saem._jit import kernel
-
     maximize = zip_module.maximize
 
-    @kernel(_types.MAXIMIZE)
+    @authoring.kernel(authoring.MAXIMIZE)
     def half_rate(s, theta):
         code = maximize(s, theta)
         theta[1] *= 0.5
@@ -128,6 +124,28 @@ def test_the_model_answers(zip_module):
         zip_module.ZeroInflatedPoisson([0, -1, np.nan])
     with pytest.raises(DataError, match="must be a row with zeros and others"):
         zip_module.ZeroInflatedPoisson([1, 2])
+
+
+def test_fits_of_the_model_are_saved(zip_module, path):
+    cls = zip_module.ZeroInflatedPoisson
+    fit = cls([0, 0, 0, 2, 3, 0, 1, 4]).fit("em", seed=0, progress=False)
+    fit.save(path)
+    again = saem.load(path, model=cls)
+    assert type(again) is type(fit)
+    assert again.llf == fit.llf
+    assert np.array_equal(again.bse, fit.bse)
+    assert np.array_equal(again.predict_proba(), fit.predict_proba())
+    refitted = again.model.fit("saem", seed=1, progress=False)
+    assert np.array_equal(refitted.theta, fit.model.fit("saem", seed=1, progress=False).theta)
+
+
+def test_the_class_of_a_saved_model_is_given_again(zip_module, path):
+    zip_module.ZeroInflatedPoisson([0, 0, 0, 2, 3]).fit("em", progress=False).save(path)
+    with pytest.raises(ModelError, match=r"no code.*load\(path, model=ZeroInflatedPoisson\)"):
+        saem.load(path)
+    for wrong in (saem.models.GaussianMixture, "ZeroInflatedPoisson"):
+        with pytest.raises(ModelError, match="the fit is of a ZeroInflatedPoisson"):
+            saem.load(path, model=wrong)
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from saem import _types
-from saem._jit import kernel
-from saem.contract import Model
-from saem.exceptions import DataError, Problems
-from saem.random import uniform
-from saem.results import Results
-from saem.statistics import Packed
+from saem import authoring
+from saem.authoring import DataError, Model, Packed, Problems, Results, kernel, uniform
 
 # theta = (pi, lam); y = (count,); latent = (z,), whether the zero is an extra one;
 # S(y, z) = (z, 1 - z, (1 - z) y): extra zeros, rows of the Poisson part, their total.
 
 
-@kernel(_types.EXPECT)
+@kernel(authoring.EXPECT)
 def expect(theta, y, latent, work):
     """Write P(z = 1 | y) and return log p(y)."""
     log_poisson = y[0] * log(theta[1]) - theta[1] - lgamma(y[0] + 1.0)
@@ -27,14 +22,14 @@ def expect(theta, y, latent, work):
     return log(density) if extra > 0.0 else log(1.0 - theta[0]) + log_poisson
 
 
-@kernel(_types.DRAW)
+@kernel(authoring.DRAW)
 def draw(theta, y, key, latent, work):
     """Draw z given y."""
     expect(theta, y, latent, work)
     latent[0] = 1.0 if uniform(key, 0) < latent[0] else 0.0
 
 
-@kernel(_types.CLASSIFY)
+@kernel(authoring.CLASSIFY)
 def classify(theta, y, latent, work):
     """Write the most probable z and return log p(y, z)."""
     log_lik = expect(theta, y, latent, work)
@@ -43,7 +38,7 @@ def classify(theta, y, latent, work):
     return log_lik + log(probability)
 
 
-@kernel(_types.ACCUMULATE)
+@kernel(authoring.ACCUMULATE)
 def accumulate(weight, y, latent, s):
     """Add the weighted statistic."""
     s[0] += weight * latent[0]
@@ -51,7 +46,7 @@ def accumulate(weight, y, latent, s):
     s[2] += weight * (1.0 - latent[0]) * y[0]
 
 
-@kernel(_types.MAXIMIZE)
+@kernel(authoring.MAXIMIZE)
 def maximize(s, theta):
     """Set theta = T(s); 1 where s has no maximum."""
     if not (0.0 < s[0] < np.inf and 0.0 < s[1] < np.inf and 0.0 < s[2] < np.inf):
@@ -61,13 +56,13 @@ def maximize(s, theta):
     return 0
 
 
-@kernel(_types.SURROGATE)
+@kernel(authoring.SURROGATE)
 def surrogate(s, theta):
     """Return what `maximize` maximises over theta."""
     return s[0] * log(theta[0]) + s[1] * (log(1.0 - theta[0]) - theta[1]) + s[2] * log(theta[1])
 
 
-@kernel(_types.PROJECT)
+@kernel(authoring.PROJECT)
 def project(s, theta):
     """Move s to where `maximize` can work."""
     for j in range(3):
@@ -96,7 +91,7 @@ class ZeroInflatedPoisson(Model):
         self.theta_spec = Packed(pi=(), lam=())
         self.stat_spec = Packed(extra=(), poisson=(), total=())
         self.param_names = ["pi", "lam"]
-        self.kernels = _types.make_kernels(
+        self.kernels = authoring.make_kernels(
             expect=expect, draw=draw, classify=classify, accumulate=accumulate,
             maximize=maximize, surrogate=surrogate, project=project,
         )  # fmt: skip
@@ -113,6 +108,10 @@ class ZeroInflatedPoisson(Model):
     def params_of(self, theta):
         """Theta is what a user sees."""
         return theta.copy()
+
+    def persist(self):
+        """What a saved fit holds of the model: the arguments of its constructor."""
+        return {"counts": self.values}
 
     def posterior(self, theta):
         """Probabilities of extra zeros, and log-likelihoods, of all rows."""
