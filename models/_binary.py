@@ -23,7 +23,7 @@ from saem.exceptions import Problems
 
 from ._table import as_array
 
-__all__ = ["log_expit", "mean_expit", "read_binary", "working_response"]
+__all__ = ["log_expit", "mean_expit", "minoriser", "read_binary", "working_response"]
 
 
 @helper
@@ -36,6 +36,17 @@ def log_expit(t):
 def working_response(y, t):
     """``t + 4 (y - expit(t))``; see the head of the module."""
     return t + 4.0 * (y - 1.0 / (1.0 + exp(-t)))
+
+
+@helper
+def minoriser(linear, square, coefficients):
+    """``(d'g - d'A d / 2) / 4`` at coefficients d, with g a mean of x r and A one of x x'."""
+    value = 0.0
+    for a in range(coefficients.size):
+        value += 0.25 * coefficients[a] * linear[a]
+        for b in range(coefficients.size):
+            value -= 0.125 * coefficients[a] * square[a, b] * coefficients[b]
+    return value
 
 
 def mean_expit(mean: Array, variance: Array, n_nodes: int = 100) -> Array:

@@ -1,4 +1,4 @@
-"""Repair of symmetric matrices in compiled code, for signed combinations of statistics."""
+"""Moments packed in statistics, and the repair of symmetric matrices, in compiled code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import numpy as np
 from saem._jit import helper, routine
 from saem._linalg import cholesky
 
-__all__ = ["all_finite", "get_triangle", "put_triangle", "towards"]
+__all__ = [
+    "all_finite",
+    "expected_square",
+    "get_covariance",
+    "get_triangle",
+    "put_covariance",
+    "put_triangle",
+    "towards",
+]
 
 
 @helper
@@ -36,6 +44,37 @@ def put_triangle(matrix, s, at):
         for b in range(a + 1):
             s[at] = matrix[a, b]
             at += 1
+
+
+@helper
+def get_covariance(s, cov):
+    """Fill ``E bb' - E b E b'``; E b stands at the head of s, then the lower triangle of E bb'."""
+    q = cov.shape[0]
+    get_triangle(s, q, cov)
+    for a in range(q):
+        for b in range(q):
+            cov[a, b] -= s[a] * s[b]
+
+
+@helper
+def put_covariance(cov, s):
+    """Pack the second moments of a covariance about the mean E b in s; cov becomes they."""
+    q = cov.shape[0]
+    for a in range(q):
+        for b in range(q):
+            cov[a, b] += s[a] * s[b]
+    put_triangle(cov, s, q)
+
+
+@helper
+def expected_square(s, second, mean, precision):
+    """``tr(precision E (b - mean)(b - mean)')`` from E b at the head of s, and second = E bb'."""
+    value = 0.0
+    for a in range(mean.size):
+        for b in range(mean.size):
+            about = second[a, b] - s[a] * mean[b] - mean[a] * s[b] + mean[a] * mean[b]
+            value += precision[a, b] * about
+    return value
 
 
 @routine

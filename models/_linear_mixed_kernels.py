@@ -44,6 +44,8 @@ from saem._types import (
 )
 from saem.random import fill_normal
 
+from ._definite import get_triangle
+
 __all__ = [
     "HEAD",
     "NO_WEIGHT",
@@ -288,16 +290,6 @@ def derive(theta):
 
 
 @helper
-def _triangle(s, at, out):
-    """Write the symmetric matrix whose lower triangle stands in s from `at` on."""
-    for a in range(out.shape[0]):
-        for b in range(a + 1):
-            out[a, b] = s[at]
-            out[b, a] = s[at]
-            at += 1
-
-
-@helper
 def _square(s, p, beta):
     """Sum of squares of ``y - X beta - Z b`` per individual, posterior variance included."""
     at_xx = 3 + p
@@ -317,7 +309,7 @@ def _fixed_effects(s, p, beta):
     """Least squares of y - Z b on X; False if X'X is singular."""
     at = 3 + p + p * (p + 1) // 2
     gram, root, right = np.empty((p, p)), np.empty((p, p)), np.empty(p)
-    _triangle(s, 3 + p, gram)
+    get_triangle(s, 3 + p, gram)
     if not cholesky(gram, root):
         return False
     for a in range(p):
@@ -341,7 +333,7 @@ def surrogate(s, theta):
     at = HEAD + p + 1 + q * q
     factor = theta[at : at + q * q].reshape((q, q))
     second = np.empty((q, q))
-    _triangle(s, s.size - q * (q + 1) // 2, second)
+    get_triangle(s, s.size - q * (q + 1) // 2, second)
     inverse = np.linalg.inv(factor)
     for a in range(q):
         value -= s[0] * np.log(factor[a, a])
@@ -377,7 +369,7 @@ def project(s, theta):
     for a in range(q):
         size += theta[at + a * q + a] / q
     second, t = np.empty((q, q)), q * (q + 1) // 2
-    _triangle(s, s.size - t, second)
+    get_triangle(s, s.size - t, second)
     values, vectors = np.linalg.eigh(second)
     for a in range(q):
         values[a] = max(values[a], FLOOR * size * s[0])
@@ -412,7 +404,7 @@ def maximize(s, theta):
     if not 0.0 < square < np.inf:
         return ZERO_RESIDUAL
     psi, factor = np.empty((q, q)), np.empty((q, q))
-    _triangle(s, s.size - q * (q + 1) // 2, psi)
+    get_triangle(s, s.size - q * (q + 1) // 2, psi)
     psi /= s[0]
     if not cholesky(psi, factor):
         return SINGULAR_PSI

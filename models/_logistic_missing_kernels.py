@@ -25,8 +25,15 @@ from saem._linalg import cholesky, cholesky_inverse, cholesky_solve
 from saem._math import HALF_LOG_2PI
 from saem._types import ACCUMULATE, LOG_LIK, MAXIMIZE, PRIOR, PROJECT, SURROGATE, VECTOR
 
-from ._binary import log_expit, working_response
-from ._definite import all_finite, get_triangle, put_triangle, towards
+from ._binary import log_expit, minoriser, working_response
+from ._definite import (
+    all_finite,
+    expected_square,
+    get_covariance,
+    get_triangle,
+    put_covariance,
+    towards,
+)
 
 __all__ = [
     "HEAD",
@@ -183,16 +190,6 @@ def derive(theta):
 
 
 @helper
-def _covariance(s, cov):
-    """``E zz' - E z E z'``."""
-    p = cov.shape[0]
-    get_triangle(s, p, cov)
-    for a in range(p):
-        for b in range(p):
-            cov[a, b] -= s[a] * s[b]
-
-
-@helper
 def _moments(s, p, moments):
     """``E (1, z)(1, z)'``."""
     moments[0, 0] = 1.0
@@ -214,7 +211,7 @@ def maximize(s, theta):
     if not all_finite(s):
         return NOT_FINITE
     cov, factor = np.empty((p, p)), np.empty((p, p))
-    _covariance(s, cov)
+    get_covariance(s, cov)
     moments, root = np.empty((p + 1, p + 1)), np.empty((p + 1, p + 1))
     _moments(s, p, moments)
     if not cholesky(cov, factor) or not cholesky(moments, root):
@@ -234,12 +231,9 @@ def project(s, theta):
     p = int(theta[0])
     _, omega, _, _ = _blocks(theta)
     cov, factor = np.empty((p, p)), np.empty((p, p))
-    _covariance(s, cov)
+    get_covariance(s, cov)
     towards(cov, omega, factor)
-    for a in range(p):
-        for b in range(p):
-            cov[a, b] += s[a] * s[b]
-    put_triangle(cov, s, p)
+    put_covariance(cov, s)
 
 
 @kernel(SURROGATE)
@@ -253,15 +247,9 @@ def surrogate(s, theta):
     p = beta.size
     moments = np.empty((p + 1, p + 1))
     _moments(s, p, moments)
-    value = -theta[theta.size - 1]
-    for a in range(p):
-        for b in range(p):
-            square = moments[1 + a, 1 + b] - s[a] * beta[b] - beta[a] * s[b] + beta[a] * beta[b]
-            value -= 0.5 * precision[a, b] * square
+    second = np.empty((p, p))
+    get_triangle(s, p, second)
+    value = -theta[theta.size - 1] - 0.5 * expected_square(s, second, beta, precision)
     if theta[2] == 0.0:
-        at = p + p * (p + 1) // 2
-        for a in range(p + 1):
-            value += 0.25 * delta[a] * s[at + a]
-            for b in range(p + 1):
-                value -= 0.125 * delta[a] * moments[a, b] * delta[b]
+        value += minoriser(segment(s, p + p * (p + 1) // 2, p + 1), moments, delta)
     return value

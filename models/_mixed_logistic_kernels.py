@@ -25,8 +25,15 @@ from saem._jit import helper, kernel
 from saem._linalg import cholesky, cholesky_inverse, cholesky_solve
 from saem._types import ACCUMULATE, LOG_LIK, MAXIMIZE, PRIOR, PROJECT, SURROGATE, VECTOR
 
-from ._binary import log_expit, working_response
-from ._definite import all_finite, get_triangle, put_triangle, towards
+from ._binary import log_expit, minoriser, working_response
+from ._definite import (
+    all_finite,
+    expected_square,
+    get_covariance,
+    get_triangle,
+    put_covariance,
+    towards,
+)
 
 __all__ = [
     "FLAT",
@@ -119,18 +126,6 @@ def derive(theta):
     return cholesky(omega, factor)
 
 
-@helper
-def _covariance(s, diagonal, cov):
-    """``E bb' - E b E b'``, or its diagonal."""
-    q = cov.shape[0]
-    get_triangle(s, q, cov)
-    for a in range(q):
-        for b in range(q):
-            cov[a, b] -= s[a] * s[b]
-            if diagonal and a != b:
-                cov[a, b] = 0.0
-
-
 @kernel(MAXIMIZE)
 def maximize(s, theta):
     """``beta = E b``, ``Omega = E bb' - beta beta'``, ``alpha = (mean X'X)^-1 E g``."""
@@ -139,7 +134,12 @@ def maximize(s, theta):
     if not all_finite(s):
         return NOT_FINITE
     cov, factor = np.empty((q, q)), np.empty((q, q))
-    _covariance(s, theta[2] == 1.0, cov)
+    get_covariance(s, cov)
+    if theta[2] == 1.0:  # Omega is diagonal
+        for a in range(q):
+            for b in range(q):
+                if a != b:
+                    cov[a, b] = 0.0
     if not cholesky(cov, factor):
         return SINGULAR
     at = q + q * (q + 1) // 2
@@ -160,12 +160,9 @@ def project(s, theta):
     _, _, omega, _ = _blocks(theta)
     p, q = int(theta[0]), int(theta[1])
     cov, factor = np.empty((q, q)), np.empty((q, q))
-    _covariance(s, False, cov)
+    get_covariance(s, cov)
     towards(cov, omega, factor)
-    for a in range(q):
-        for b in range(q):
-            cov[a, b] += s[a] * s[b]
-    put_triangle(cov, s, q)
+    put_covariance(cov, s)
     square, root = as_matrix(s[s.size - p * p :], p, p), np.empty((p, p))
     reference = np.zeros((p, p))
     for a in range(p):
@@ -185,16 +182,8 @@ def surrogate(s, theta):
     second, inverse = np.empty((q, q)), np.empty((q, q))
     get_triangle(s, q, second)
     cholesky_inverse(factor, inverse)
-    value = 0.0
+    value = -0.5 * expected_square(s, second, beta, inverse)
     for a in range(q):
         value -= np.log(factor[a, a])
-        for b in range(q):
-            square = second[a, b] - s[a] * beta[b] - beta[a] * s[b] + beta[a] * beta[b]
-            value -= 0.5 * inverse[a, b] * square
     at = q + q * (q + 1) // 2
-    square = as_matrix(s[at + p :], p, p)
-    for a in range(p):
-        value += 0.25 * alpha[a] * s[at + a]
-        for b in range(p):
-            value -= 0.125 * alpha[a] * square[a, b] * alpha[b]
-    return value
+    return value + minoriser(segment(s, at, p), as_matrix(s[at + p :], p, p), alpha)
