@@ -16,7 +16,9 @@ from saem.contract import Array, Model
 from saem.exceptions import ModelError, OptionError
 from saem.results import LogLik, Results
 
-__all__ = ["LatentGaussianResults", "hessian", "rebuilt", "repeated", "whole_weights"]
+from ._checks import check_size_of_theta
+
+__all__ = ["LatentGaussianModel", "LatentGaussianResults", "hessian", "repeated", "whole_weights"]
 
 #: Step of the differences for second derivatives, in units of a parameter's own spread; the
 #: error is of the order of its square, that of rounding 1e-16 |value| over its square.
@@ -58,18 +60,10 @@ def repeated(model: Any, weights: Array) -> tuple[Any, Any]:
     if model.offsets.size != 2:
         new.offsets = np.concatenate([[0], np.cumsum([r.size for r in records])]).astype(np.int64)
     new.n_individuals = len(rows)
-    # How often each individual of the constructor's stands there now, for `rebuilt`.
+    # How often each individual of the constructor's stands there now, for `rebuild`.
     before = getattr(model, "times", np.ones(len(times), dtype=np.int64))
     new.times = np.bincount(np.repeat(np.arange(len(before)), before)[rows], minlength=len(before))
     return new, rows
-
-
-def rebuilt(cls: Any, state: dict[str, Any]) -> Any:
-    """Model of its constructor's arguments and of ``times``, what `repeated` did to it."""
-    options = dict(state)
-    times = options.pop("times")
-    model = cls(**options)
-    return model if times is None else model.reweighted(times)
 
 
 def hessian(function: Callable[[Array], float], at: Array, spread: Array) -> Array:
@@ -97,10 +91,36 @@ def hessian(function: Callable[[Array], float], at: Array, spread: Array) -> Arr
     return out / np.outer(np.diag(steps), np.diag(steps))
 
 
+class LatentGaussianModel(Model):
+    """Base of such models, whose individuals `repeated` repeats."""
+
+    def check_theta(self, theta: Array) -> None:
+        """Raise `ModelError` if a starting theta is not admissible."""
+        check_size_of_theta(theta, self.theta_spec.size)
+
+    @classmethod
+    def rebuild(cls, state: dict[str, Any]) -> Any:
+        """Make the model of what `persist` returned.
+
+        Parameters
+        ----------
+        state : dict
+            Arguments of the constructor, and ``times``, what `repeated` did.
+        """
+        options = dict(state)
+        times = options.pop("times")
+        model = cls(**options)
+        return model if times is None else model.reweighted(times)
+
+
 class LatentGaussianResults(Results):
     """Results whose log-likelihood is an integral over Gaussian latent coordinates."""
 
     _default_method = "auto"
+
+    @property
+    def _interval_scales(self) -> list[str]:
+        return ["log" if n.startswith("var[") else "identity" for n in self.param_names]
 
     def _loglik(self, method: str, **options: Any) -> LogLik:
         from saem.inference.likelihood import log_likelihood

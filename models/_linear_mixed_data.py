@@ -184,20 +184,22 @@ def _check_design(design: Design, groups: str, problems: Problems) -> None:
             problems.add("the fixed effects fit the response exactly; nothing is left to model")
 
 
-def read_design(frame: Any, formula: Any, groups: Any, re_formula: Any) -> Design:
+def read_design(
+    frame: Any, formula: Any, groups: Any, re_formula: Any, *, owner: str = "the linear mixed model"
+) -> Design:
     """Check the input and build the matrices; all problems are raised together."""
     import pandas as pd
 
-    problems = Problems("the linear mixed model")
+    problems = Problems(owner)
     if not isinstance(frame, pd.DataFrame):
-        raise DataError(f"frame must be a pandas DataFrame; got {type(frame).__name__}.")
+        raise DataError(f"{owner}: frame must be a pandas DataFrame; got {type(frame).__name__}.")
     if not isinstance(groups, str):
         problems.add(f"groups={groups!r} must be the name of a column")
     fixed = _parse(formula, "formula", problems)
     random = _parse("~ 1" if re_formula is None else re_formula, "re_formula", problems)
     problems.raise_if_any(ModelError)
     if frame.empty:
-        raise DataError("the frame is empty: it has no rows.")
+        raise DataError(f"{owner}: the frame is empty: it has no rows.")
     _check_columns(frame, groups, [fixed, random], problems)
     problems.raise_if_any(DataError)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from saem.contract import Array
 from saem.exceptions import OptionError
 from saem.random import SeedLike, resolve_seed
-from saem.results import Results
 
+from ._random_effects import RandomEffectsResults
 from .linear_mixed import LinearMixed
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["LinearMixedResults"]
 
 
-class LinearMixedResults(Results):
+class LinearMixedResults(RandomEffectsResults):
     """Results of a linear mixed model; names follow statsmodels' `MixedLMResults`.
 
     Examples
@@ -33,20 +33,7 @@ class LinearMixedResults(Results):
     """
 
     model: LinearMixed
-
-    @property
-    def fe_params(self) -> pd.Series:
-        """Fixed effects."""
-        return self.params.iloc[: len(self.model.fixed_names)]
-
-    @property
-    def cov_re(self) -> pd.DataFrame:
-        """Covariance of the random effects, of shape (q, q)."""
-        import pandas as pd
-
-        names = self.model.random_names
-        psi = self.model.components(self.record.theta)["psi"]
-        return pd.DataFrame(psi, index=names, columns=names)
+    _covariance_name: ClassVar[str] = "psi"
 
     @property
     def scale(self) -> float:
@@ -109,6 +96,3 @@ class LinearMixedResults(Results):
         p, q = len(self.model.fixed_names), self.model.n_coords
         a, b = np.tril_indices(q)
         return ["identity"] * p + ["log" if d else "identity" for d in a == b] + ["log"]
-
-    def _sizes(self) -> list[tuple[str, str]]:
-        return [("No. of groups", f"{self.model.n_individuals}")]

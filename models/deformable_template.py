@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from saem._types import make_kernels
-from saem.contract import Array, Model
+from saem.contract import Array
 from saem.exceptions import DataError, ModelError, Problems
 from saem.statistics import Packed
 
 from . import _template_kernels as kernels
-from ._checks import check_size_of_theta, is_number, is_symmetric, is_whole, read_arrays
-from ._latent_gaussian import LatentGaussianResults, repeated
+from ._checks import is_number, is_symmetric, is_whole, read_arrays
+from ._latent_gaussian import LatentGaussianModel, LatentGaussianResults, repeated
 from ._table import as_array
 from ._template_geometry import Geometry
 
@@ -32,7 +32,7 @@ _OVERLAP = 0.9
 _SMALLEST = 1e-100
 
 
-class DeformableTemplate(Model):
+class DeformableTemplate(LatentGaussianModel):
     """Images as noisy deformations of one smooth template.
 
     Parameters
@@ -252,10 +252,6 @@ class DeformableTemplate(Model):
         log_det = 2.0 * np.log(np.diag(view["factor"])).sum()
         spread = self.prior_scale**2 * np.trace(np.linalg.inv(view["gamma"]))
         return float(-ridge - 0.5 * self.prior_weight * (log_det + spread))
-
-    def check_theta(self, theta: Array) -> None:
-        """Raise `ModelError` if a starting theta is not admissible."""
-        check_size_of_theta(theta, self.theta_spec.size)
 
     def reweighted(self, weights: Array) -> DeformableTemplate:
         """Return the model with every image as often as its whole weight says."""

@@ -26,7 +26,14 @@ class PoissonMixture(StackedMixture):
 
     `components` has ``weights`` (k,) and ``rates`` (k, n_features).
 
+    ``p(x) = sum_c w_c prod_j Poisson(x_j; lambda_cj)``; with responsibilities r the M-step is
+    ``lambda_cj = sum_i r_ic x_ij / sum_i r_ic``.
+
     [common parameters]
+
+    References
+    ----------
+    McLachlan, G. J. and Peel, D. (2000). Finite Mixture Models. Wiley.
 
     Examples
     --------
@@ -64,7 +71,14 @@ class BernoulliMixture(StackedMixture):
 
     `components` has ``weights`` (k,) and ``probabilities`` (k, n_features) of the value 1.
 
+    ``P(x) = sum_c w_c prod_j p_cj^x_j (1 - p_cj)^(1 - x_j)``; with responsibilities r the M-step
+    is ``p_cj = sum_i r_ic x_ij / sum_i r_ic``.
+
     [common parameters]
+
+    References
+    ----------
+    Bishop, C. M. (2006). Pattern Recognition and Machine Learning. Springer, section 9.3.3.
 
     Examples
     --------
@@ -109,6 +123,9 @@ class CategoricalMixture(ColumnMixture):
     array (k, n_levels) in the order of ``levels[column]``. Levels are the values of a
     column in order, or the categories declared in a pandas column. `sample` gives a
     DataFrame of such values.
+
+    ``P(x) = sum_c w_c prod_j p_cj[x_j]``; with responsibilities r the M-step is ``p_cj[l] = sum_i
+    r_ic 1(x_ij = l) / sum_i r_ic``.
 
     [common parameters]
 
@@ -194,7 +211,15 @@ class MultinomialMixture(ColumnMixture):
     `components` has ``weights`` (k,) and ``probabilities`` (k, n_features). `sample` draws
     totals from those of the data. Zeros cost neither time nor memory.
 
+    ``P(x | total) = sum_c w_c Multinomial(x; total, p_c)``; with responsibilities r the M-step is
+    ``p_cj = sum_i r_ic x_ij / sum_ij r_ic x_ij``.
+
     [common parameters]
+
+    References
+    ----------
+    Nigam, K., McCallum, A., Thrun, S. and Mitchell, T. (2000). Text classification from
+    labeled and unlabeled documents using EM. Machine Learning 39, 103-134.
 
     Examples
     --------

@@ -59,6 +59,9 @@ class FactorAnalysis(IncompleteRows):
 
     Notes
     -----
+    ``y_i = mu + Lambda z_i + e_i`` with ``z_i ~ N(0, I)`` and ``e_i ~ N(0, diag(psi))``, so that
+    ``y_i ~ N(mu, Lambda Lambda' + diag(psi))``.
+
     EM of Rubin and Thayer (1982), Psychometrika 47, 69-76, with the mean estimated
     jointly, and missing entries integrated out: given the factors the entries of a row are
     independent, so that each column is regressed on the factors over the rows that observe

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from saem._types import make_kernels
-from saem.contract import Array, Model
+from saem.contract import Array
 from saem.exceptions import DataError, ModelError, OptionError, Problems
 from saem.statistics import Packed
 
 from . import _logistic_missing_kernels as kernels
 from ._binary import mean_expit, read_binary
-from ._checks import check_size_of_theta, is_symmetric, read_arrays
+from ._checks import is_symmetric, read_arrays
 from ._incomplete import observed_moments
-from ._latent_gaussian import LatentGaussianResults, hessian, rebuilt, repeated
+from ._latent_gaussian import LatentGaussianModel, LatentGaussianResults, hessian, repeated
 from ._linear_predictor import predictors
 from ._table import read_table
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["LogisticMissing", "LogisticMissingResults", "simulate"]
 
 
-class LogisticMissing(Model):
+class LogisticMissing(LatentGaussianModel):
     """Logistic regression with covariates missing at random.
 
     Parameters
@@ -190,10 +190,6 @@ class LogisticMissing(Model):
         delta[0] = np.log(self._share / (1.0 - self._share))
         return self.pack_params(beta=mean, omega=np.diag(variance), delta=delta)
 
-    def check_theta(self, theta: Array) -> None:
-        """Raise `ModelError` if a starting theta is not admissible."""
-        check_size_of_theta(theta, self.theta_spec.size)
-
     def loglik(self, theta: Array) -> float:
         """Log-likelihood, by quadrature of the linear predictor, which is one-dimensional.
 
@@ -253,12 +249,6 @@ class LogisticMissing(Model):
             "y": np.asarray(self.y, dtype=float), "coefficients": self.coefficients,
             "times": getattr(self, "times", None),
         }  # fmt: skip
-
-    @classmethod
-    def rebuild(cls, state: dict[str, Any]) -> LogisticMissing:
-        """Make the model of what `persist` returned."""
-        model: LogisticMissing = rebuilt(cls, state)
-        return model
 
     @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> LogisticMissing:
@@ -326,10 +316,6 @@ class LogisticMissingResults(LatentGaussianResults):
     def predict_proba(self, X: Any = None) -> Array:
         """``P(y = 1 | observed covariates)``; X may have missing entries."""
         return self.model.predict_proba(self.record.theta, X)
-
-    @property
-    def _interval_scales(self) -> list[str]:
-        return ["log" if n.startswith("var[") else "identity" for n in self.param_names]
 
 
 def simulate(

@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from saem._types import make_kernels
-from saem.contract import Array, Model
+from saem.contract import Array
 from saem.exceptions import DataError, ModelError, Problems
 from saem.statistics import Packed
 
 from . import _mixed_logistic_kernels as kernels
-from ._checks import check_size_of_theta, is_symmetric, read_arrays
-from ._latent_gaussian import LatentGaussianResults, hessian, rebuilt, repeated
+from ._checks import is_symmetric, read_arrays
+from ._latent_gaussian import LatentGaussianModel, LatentGaussianResults, hessian, repeated
 from ._linear_mixed_data import Design, read_design, used_columns
+from ._random_effects import RandomEffectsResults
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,8 +33,11 @@ _NODES = 9
 #: Standard deviation of each random effect's part of the linear predictor, at the start.
 _START_SD = 2.0
 
+#: What messages are about.
+_OWNER = "the mixed logistic regression"
 
-class MixedLogistic(Model):
+
+class MixedLogistic(LatentGaussianModel):
     """Mixed-effects logistic regression.
 
     Parameters
@@ -91,7 +95,7 @@ class MixedLogistic(Model):
     ) -> None:
         if not isinstance(covariance, str) or covariance not in ("full", "diagonal"):
             raise ModelError(f"covariance={covariance!r} must be 'full' or 'diagonal'.")
-        design = read_design(frame, formula, groups, re_formula)
+        design = read_design(frame, formula, groups, re_formula, owner=_OWNER)
         _check(design, groups)
         self.frame, self.formula, self.groups = frame, formula, groups
         self.re_formula, self.covariance = re_formula, covariance
@@ -212,10 +216,6 @@ class MixedLogistic(Model):
         omega = np.diag(_START_SD**2 / self._z_square)
         return self.pack_params(beta=self._start, omega=omega)
 
-    def check_theta(self, theta: Array) -> None:
-        """Raise `ModelError` if a starting theta is not admissible."""
-        check_size_of_theta(theta, self.theta_spec.size)
-
     def cov_params(self, theta: Array) -> Array:
         """Covariance of the estimates: inverse observed information by adaptive quadrature.
 
@@ -269,12 +269,6 @@ class MixedLogistic(Model):
         }  # fmt: skip
 
     @classmethod
-    def rebuild(cls, state: dict[str, Any]) -> MixedLogistic:
-        """Make the model of what `persist` returned."""
-        model: MixedLogistic = rebuilt(cls, state)
-        return model
-
-    @classmethod
     def example(cls, rng: np.random.Generator, n: int = 60) -> MixedLogistic:
         """Small simulated instance with a random intercept."""
         frame = simulate(rng, n, beta=(0.5, -0.5, 0.3), omega=(1.0, 0.0, 0.0), scale=0.05)
@@ -285,24 +279,11 @@ class MixedLogistic(Model):
         return MixedLogisticResults(self, record)
 
 
-class MixedLogisticResults(LatentGaussianResults):
+class MixedLogisticResults(RandomEffectsResults, LatentGaussianResults):
     """Results of mixed-effects logistic regression."""
 
     model: MixedLogistic
-
-    @property
-    def fe_params(self) -> pd.Series:
-        """Fixed effects."""
-        return self.params.iloc[: len(self.model.fixed_names)]
-
-    @property
-    def cov_re(self) -> pd.DataFrame:
-        """Covariance of the random effects, of shape (q, q)."""
-        import pandas as pd
-
-        names = self.model.random_names
-        omega = self.model.components(self.record.theta)["omega"]
-        return pd.DataFrame(omega, index=names, columns=names)
+    _covariance_name: ClassVar[str] = "omega"
 
     @property
     def random_effects(self) -> pd.DataFrame:
@@ -316,17 +297,10 @@ class MixedLogisticResults(LatentGaussianResults):
         index = model.group_labels.rename(model.groups)
         return pd.DataFrame(modes, index=index, columns=model.random_names)
 
-    @property
-    def _interval_scales(self) -> list[str]:
-        return ["log" if n.startswith("var[") else "identity" for n in self.param_names]
-
-    def _sizes(self) -> list[tuple[str, str]]:
-        return [("No. of groups", f"{self.model.n_individuals}")]
-
 
 def _check(design: Design, groups: str) -> None:
     """Check what the reader of linear designs does not: a binary response, terms in both parts."""
-    problems = Problems("the mixed logistic regression")
+    problems = Problems(_OWNER)
     for name in design.z_names:
         if name not in design.x_names:
             problems.add(

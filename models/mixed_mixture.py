@@ -34,7 +34,14 @@ class MixedMixture(ColumnMixture):
     booleans are Bernoulli, integers of at least 0 Poisson, other numbers Gaussian, all else
     (text, pandas categories) categorical.
 
+    ``p(x) = sum_c w_c prod_j f_j(x_j; theta_cj)``, with f_j the family of column j.
+
     [common parameters]
+
+    References
+    ----------
+    Hunt, L. and Jorgensen, M. (1999). Mixture model clustering using the MULTIMIX program.
+    Australian and New Zealand Journal of Statistics 41, 154-171.
 
     Examples
     --------

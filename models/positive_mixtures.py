@@ -19,7 +19,14 @@ class ExponentialMixture(StackedMixture):
 
     `components` has ``weights`` (k,) and ``scales`` (k, n_features), the means.
 
+    ``p(x) = sum_c w_c prod_j exp(-x_j / m_cj) / m_cj``; with responsibilities r the M-step is
+    ``m_cj = sum_i r_ic x_ij / sum_i r_ic``.
+
     [common parameters]
+
+    References
+    ----------
+    McLachlan, G. J. and Peel, D. (2000). Finite Mixture Models. Wiley.
 
     Examples
     --------
@@ -58,7 +65,15 @@ class GammaMixture(StackedMixture):
     is shape times scale. The shape of the M-step solves ``log a - digamma(a) = log mean(x) -
     mean(log x)`` by Newton's method.
 
+    ``p(x) = sum_c w_c prod_j Gamma(x_j; shape a_cj, scale b_cj)``; means are weighted by
+    responsibilities, and ``b = mean(x) / a``.
+
     [common parameters]
+
+    References
+    ----------
+    Choi, S. C. and Wette, R. (1969). Maximum likelihood estimation of the parameters of the
+    gamma distribution and their bias. Technometrics 11, 683-690.
 
     Examples
     --------
