@@ -52,12 +52,3 @@ def make_theo_model():
 def path(tmp_path):
     """Place for a saved fit."""
     return tmp_path / "fit.saem"
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """One thread for linear algebra."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        yield
