@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saem.checks._model import model_checks
-from saem.checks._pairs import pair_checks, proxy_checks, refusal
+from saem.checks._pairs import pair_checks, refusal
+from saem.checks._proxies import proxy_checks
 from saem.checks._tools import Check
 from saem.contract import Model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saem import _loop
-from saem.algorithms import Algorithm
+from saem.algorithms import EM, Algorithm
 from saem.contract import Array, Model
 from saem.engine import Combination, Run, Snapshot, iterate
 from saem.estep import EStep
 
 __all__ = [
+    "BATCH",
     "Check",
     "best_estep",
     "individual_statistics",
+    "loglik_of",
+    "maximum_of",
     "path",
     "permuted",
     "require",
@@ -28,6 +32,9 @@ __all__ = [
     "snapshots",
     "start_of",
 ]
+
+#: Individuals per batch in the checks.
+BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -117,3 +124,34 @@ def permuted(model: Model, order: NDArray[np.int64]) -> Model:
         lengths = [r.size for r in records]
         other.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(model.offsets.dtype)
     return other
+
+
+#: Maxima found, by model: each is needed by every algorithm.
+_MAXIMA: weakref.WeakKeyDictionary[Model, tuple[Array, float]] = weakref.WeakKeyDictionary()
+
+
+def maximum_of(model: Model) -> tuple[Array, float]:
+    """Theta after many iterations of EM, and the log-likelihood there."""
+    if model not in _MAXIMA:
+        _MAXIMA[model] = _find_maximum(model)
+    theta, top = _MAXIMA[model]
+    return theta.copy(), top
+
+
+def _find_maximum(model: Model) -> tuple[Array, float]:
+    run = run_of(model, EM(best_estep(model), n_iter=3000, tolerance=None))
+    last = -np.inf
+    for snapshot in snapshots(run, 3000):
+        if snapshot.k % 100 == 0:
+            if abs(snapshot.loglik - last) < 1e-11 * abs(last):
+                break
+            last = snapshot.loglik
+    run.close()
+    return run.theta, loglik_of(model, run.theta)
+
+
+def loglik_of(model: Model, theta: Array) -> float:
+    """Log-likelihood at theta, by the most exact E-step that is not random."""
+    run = run_of(model, EM(best_estep(model), n_iter=1), theta)
+    run.full_pass(0)
+    return run.loglik
