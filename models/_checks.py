@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from saem.contract import Array
 from saem.exceptions import ModelError, Problems, nearest
@@ -17,11 +17,19 @@ __all__ = [
     "add_bad_weights",
     "add_unknown",
     "check_size_of_theta",
+    "collinear",
+    "dependent_columns",
+    "first_line",
     "is_number",
     "is_symmetric",
     "is_whole",
     "read_arrays",
 ]
+
+#: Smallest eigenvalue of a correlation matrix that counts as positive.
+_SMALLEST_EIGENVALUE = 1e-12
+#: Part of a column's norm that others leave over, below which it counts as their combination.
+_LEAST_REST = 1e-9
 
 
 def is_whole(value: Any) -> bool:
@@ -76,6 +84,37 @@ def add_bad_weights(weights: Array, problems: Problems) -> None:
         problems.add(f"weights {weights} must all be above 0")
     elif abs(weights.sum() - 1.0) > 1e-6:
         problems.add(f"weights {weights} sum to {weights.sum():g}, not to 1")
+
+
+def collinear(correlation: ArrayLike) -> NDArray[np.intp]:
+    """Columns that others determine, from the matrix of all correlations; none if it is regular."""
+    values, vectors = np.linalg.eigh(np.atleast_2d(correlation))
+    if values[0] >= _SMALLEST_EIGENVALUE:
+        return np.zeros(0, dtype=np.intp)
+    return np.flatnonzero(np.abs(vectors[:, 0]) > 0.1)
+
+
+def dependent_columns(matrix: Array) -> list[int]:
+    """Columns that are zero, or a linear combination of those before them."""
+    basis: list[Array] = []
+    found = []
+    for j, column in enumerate(matrix.T):
+        norm = np.linalg.norm(column)
+        rest = column / norm if norm > 0.0 else column
+        for _ in range(2):  # twice is enough for full accuracy
+            for direction in basis:
+                rest = rest - (direction @ rest) * direction
+        left = np.linalg.norm(rest)
+        if left < _LEAST_REST:
+            found.append(j)
+        else:
+            basis.append(rest / left)
+    return found
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_arrays(

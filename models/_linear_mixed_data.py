@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from saem.contract import Array
 from saem.exceptions import DataError, ModelError, Problems, nearest
 
+from ._checks import dependent_columns, first_line
+
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Design", "read_design", "used_columns"]
 
-#: Part of a column's norm that others leave over, below which it counts as their combination.
-_COLLINEAR = 1e-9
 #: Squares of larger numbers lose all accuracy or overflow.
 _LARGEST = 1e100
 
@@ -55,7 +55,7 @@ def _parse(formula: Any, what: str, problems: Problems) -> Any:
     try:
         parsed = Formula(formula)
     except Exception as error:  # formulaic lets many kinds of exceptions through
-        problems.add(f"{what} {formula!r} cannot be read: {str(error).splitlines()[0]}")
+        problems.add(f"{what} {formula!r} cannot be read: {first_line(error)}")
         return None
     two_sided = hasattr(parsed, "lhs")
     if what == "formula" and not two_sided:
@@ -113,8 +113,7 @@ def _evaluate(
         with np.errstate(all="ignore"):
             matrix = model_matrix(formula, frame, na_action="ignore", context={})
     except Exception as error:  # any exception of the user's own formula
-        lines = str(error).splitlines() or [type(error).__name__]
-        problems.add(f"{what} cannot be evaluated: {lines[0]}")
+        problems.add(f"{what} cannot be evaluated: {first_line(error)}")
         return None
     names = [str(c) for c in matrix.columns]
     for name, kind in zip(names, matrix.dtypes, strict=True):
@@ -134,26 +133,15 @@ def _evaluate(
 
 def _add_collinear(matrix: Array, names: list[str], what: str, problems: Problems) -> None:
     """Name columns that are zero or a combination of earlier ones."""
-    basis: list[Array] = []
-    for j, name in enumerate(names):
-        column = matrix[:, j]
-        norm = np.linalg.norm(column)
-        if norm == 0.0:
-            problems.add(f"{what} term {name!r} is zero in every row", remedy="drop the term")
+    for j in dependent_columns(matrix):
+        if not matrix[:, j].any():
+            problems.add(f"{what} term {names[j]!r} is zero in every row", remedy="drop the term")
             continue
-        rest = column / norm
-        for _ in range(2):  # twice is enough for full accuracy
-            for direction in basis:
-                rest = rest - (direction @ rest) * direction
-        left = np.linalg.norm(rest)
-        if left < _COLLINEAR:
-            problems.add(
-                f"{what} term {name!r} is a linear combination of the terms before it "
-                f"({', '.join(names[:j])})",
-                remedy="drop it",
-            )
-            continue
-        basis.append(rest / left)
+        problems.add(
+            f"{what} term {names[j]!r} is a linear combination of the terms before it "
+            f"({', '.join(names[:j])})",
+            remedy="drop it",
+        )
 
 
 def _check_design(design: Design, groups: str, problems: Problems) -> None:

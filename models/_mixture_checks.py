@@ -11,7 +11,7 @@ import numpy as np
 from saem.contract import Array
 from saem.exceptions import ModelError, Problems, SaemWarning
 
-from ._checks import add_bad_matrices, add_bad_weights, add_unknown, read_arrays
+from ._checks import add_bad_matrices, add_bad_weights, add_unknown, collinear, read_arrays
 from ._mixture_options import check_components, check_floor
 from ._mixture_start import distinct_rows
 from ._table import Moments, Table
@@ -21,8 +21,6 @@ __all__ = ["check_data", "check_given", "check_options", "check_size"]
 _TYPES = ("full", "tied", "diag", "spherical")
 _INITS = ("kmeans++", "random")
 _PARTS = ("weights", "means", "covariances")
-#: Smallest eigenvalue of a correlation matrix that counts as positive.
-_COLLINEAR = 1e-12
 
 
 def check_options(
@@ -108,9 +106,8 @@ def check_data(
         )
     if covariance_type in ("full", "tied") and not constant.any():
         sd = np.sqrt(variance)
-        values, vectors = np.linalg.eigh(moments.cov / np.outer(sd, sd))
-        if values[0] < _COLLINEAR:
-            involved = np.flatnonzero(np.abs(vectors[:, 0]) > 0.1)
+        involved = collinear(moments.cov / np.outer(sd, sd))
+        if involved.size:
             names = ", ".join(repr(table.names[j]) for j in involved)
             _report(
                 f"columns {names} are collinear: covariances are singular",

@@ -10,6 +10,7 @@ import numpy as np
 from saem.contract import Array
 from saem.exceptions import DataError, ModelError, Problems, nearest
 
+from ._checks import dependent_columns, first_line
 from ._linear_mixed_data import used_columns
 from ._table import shape_of
 
@@ -17,8 +18,6 @@ __all__ = [
     "ArrayDesign", "Basis", "FormulaDesign", "check_design", "design_of", "least_squares"
 ]  # fmt: skip
 
-#: Part of a column's norm that others leave over, below which it counts as their combination.
-_COLLINEAR = 1e-9
 #: Squares of larger numbers lose all accuracy or overflow.
 _LARGEST = 1e100
 
@@ -37,10 +36,6 @@ def _check_numbers(
             f"row {rows[i]}, {names[j]!r}: the value {value} {rule}",
             remedy="drop the row; only responses may be missing" if np.isnan(value) else None,
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _as_matrix(values: Any, what: str, problems: Problems) -> Array | None:
@@ -139,7 +134,7 @@ class FormulaDesign:
         try:
             parsed = Formula(formula)
         except Exception as error:  # formulaic lets many kinds of exceptions through
-            raise ModelError(f"formula {formula!r} cannot be read: {_first_line(error)}") from error
+            raise ModelError(f"formula {formula!r} cannot be read: {first_line(error)}") from error
         if not hasattr(parsed, "lhs"):
             raise ModelError(
                 f"formula {formula!r} names no response. Remedy: write it as 'response ~ terms'."
@@ -187,7 +182,7 @@ class FormulaDesign:
                     matrix = self._right.get_model_matrix(frame, context={})
         except Exception as error:  # any exception of the user's own formula
             raise DataError(
-                f"formula {self.formula!r} cannot be evaluated: {_first_line(error)}"
+                f"formula {self.formula!r} cannot be evaluated: {first_line(error)}"
             ) from error
         for name, values in matrix.items():
             if values.dtype.kind == "c":
@@ -207,9 +202,8 @@ class FormulaDesign:
             with np.errstate(all="ignore"):
                 left = model_matrix(self._parsed.lhs, data, na_action="ignore", context={})
         except Exception as error:  # any exception of the user's own formula
-            text = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(
-                f"the response of {self.formula!r} cannot be evaluated: {text}"
+                f"the response of {self.formula!r} cannot be evaluated: {first_line(error)}"
             ) from error
         if left.shape[1] != 1 or left.dtypes.iloc[0].kind not in "iufb":
             problems.add(
@@ -281,21 +275,11 @@ def check_design(
     if n < k * (p + 1):
         problems.add(f"{n} rows with a response are too few for {k} components of {p} coefficients")
         return
-    basis: list[Array] = []
-    for j, name in enumerate(names):
-        column = x[seen, j]
-        norm = np.linalg.norm(column)
-        rest = column / norm if norm > 0.0 else column
-        for _ in range(2):  # twice is enough for full accuracy
-            for direction in basis:
-                rest = rest - (direction @ rest) * direction
-        left = np.linalg.norm(rest)
-        if left < _COLLINEAR:
-            before = f" ({', '.join(names[:j])})" if norm > 0.0 and j else ""
-            what = "a linear combination of the terms before it" if norm > 0.0 else "0 in every row"
-            problems.add(f"term {name!r} is {what}{before}", remedy="drop the term")
-            continue
-        basis.append(rest / left)
+    for j in dependent_columns(x[seen]):
+        there = bool(x[seen, j].any())
+        before = f" ({', '.join(names[:j])})" if there and j else ""
+        what = "a linear combination of the terms before it" if there else "0 in every row"
+        problems.add(f"term {names[j]!r} is {what}{before}", remedy="drop the term")
     if problems:
         return
     response = y[seen]

@@ -11,15 +11,12 @@ from numpy.typing import ArrayLike
 from saem.contract import Array
 from saem.exceptions import ModelError, Problems
 
-from ._checks import add_bad_matrices, add_bad_weights
+from ._checks import add_bad_matrices, add_bad_weights, collinear
 from ._mixture_options import check_floor, given_arrays
 from ._mixture_start import distinct_rows
 from ._table import Table, moments
 
 __all__ = ["check_given", "check_spread", "check_student", "fixed_df"]
-
-#: Smallest eigenvalue of a correlation matrix that counts as positive.
-_COLLINEAR = 1e-12
 
 
 def check_student(df_bounds: Any, reg_covar: Any, problems: Problems) -> None:
@@ -87,7 +84,10 @@ def check_spread(table: Table, k: int, problems: Problems) -> None:
             f"column {table.names[j]!r} is constant (value {table.values[0, j]:g})",
             remedy="drop the column",
         )
-    if not constant.any() and np.linalg.eigvalsh(cov / np.outer(sd, sd))[0] < _COLLINEAR:
+    involved = [] if constant.any() else collinear(cov / np.outer(sd, sd)).tolist()
+    if involved:
         problems.add(
-            "the columns are collinear: scatter matrices are singular", remedy="drop one of them"
+            f"columns {', '.join(repr(table.names[j]) for j in involved)} are collinear: scatter "
+            "matrices are singular",
+            remedy="drop one of them",
         )

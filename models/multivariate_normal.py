@@ -21,7 +21,7 @@ from saem.exceptions import DataError, ModelError, Problems, SaemWarning
 from saem.statistics import Packed
 
 from . import _normal_kernels as kernels
-from ._checks import is_symmetric, read_arrays
+from ._checks import collinear, is_symmetric, read_arrays
 from ._incomplete import (
     IncompleteRows,
     add_empty_columns,
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from ._normal_results import MultivariateNormalResults
 
 __all__ = ["MultivariateNormal", "simulate"]
-
-#: Smallest eigenvalue of a correlation matrix that counts as positive.
-_COLLINEAR = 1e-12
 
 
 class MultivariateNormal(IncompleteRows):
@@ -273,9 +270,8 @@ def _check_rank(table: Table, weights: Array, problems: Problems) -> None:
         return
     if np.isnan(rows).any():
         return
-    values, vectors = np.linalg.eigh(np.atleast_2d(np.corrcoef(rows, rowvar=False)))
-    if values[0] < _COLLINEAR:
-        names = [table.names[j] for j in np.flatnonzero(np.abs(vectors[:, 0]) > 0.1)]
+    names = [table.names[j] for j in collinear(np.corrcoef(rows, rowvar=False))]
+    if names:
         problems.add(
             f"columns {', '.join(map(repr, names))} are collinear: the covariance is singular",
             remedy="drop one of them",
