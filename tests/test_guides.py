@@ -65,7 +65,9 @@ def test_the_model_passes_every_check(zip_module):
     model = zip_module.ZeroInflatedPoisson.example(np.random.default_rng(1))
     cells = grid({"zip": model}).T["zip"]
     assert set(cells) == {"ok", "n/a"}
-    assert dict(shown("add_a_model.md")) == dict(cells)
+    assert shown("add_a_model.md")
+    for algorithm, cell in shown("add_a_model.md"):  # later ones may have come
+        assert cells[algorithm] == cell
 
 
 def test_a_wrong_model_fails(zip_module):
