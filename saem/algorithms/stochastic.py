@@ -34,11 +34,11 @@ __all__ = [
 
 #: Moves of random-walk SAEM: none of them knows the data but by being accepted or not.
 _WALKS = (PriorProposal(2), CoordinateWalk(2, target=0.4), BlockWalk(2, shape="prior"))
-#: Moves of f-SAEM, those for individuals whose independent proposals fail, and when modes are
-#: found anew: after every iteration while theta moves fast, then ever more rarely.
+#: Moves of f-SAEM, those for individuals whose independent proposals fail, when modes are
+#: found anew and when they are followed: at every iteration while theta moves fast.
 _FAST = (IndependentLaplace(1, df=None), BlockWalk(1))
 _FALLBACK = (PriorProposal(1), CoordinateWalk(1), BlockWalk(2))
-_REFRESH = (1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 30, 40, 52)
+_REFRESH, _FOLLOW = (5, 20, 50), (1, 2, 3, 4, 6, 8, 10, 13, 17, 25, 30, 40)
 
 
 @dataclass(frozen=True)
@@ -257,9 +257,9 @@ class FSAEM(SAEM):
       Gamma_i its Hessian, of counts and censored data as well;
     * chains begin at the modes and keep their states afterwards: putting them back to the
       mode would not leave the posterior invariant;
-    * modes are found anew after each of the first iterations and then ever more rarely, with
-      theta at rest; proposals go on to the end, beside a block walk for tails that are
-      heavier than the Gaussian's;
+    * modes follow theta at each of the first iterations and then ever more rarely, and are
+      searched for anew three times; proposals go on to the end, beside a block walk for tails
+      that are heavier than the Gaussian's;
     * an individual of whose proposals fewer than 10 % are accepted gets prior, coordinate and block
       moves instead, until modes are found anew. Which ones are at the end stands in the
       record: ``fit.record.sampler["on_fallback"]``, counted from 0.
@@ -275,7 +275,7 @@ class FSAEM(SAEM):
     def combine(self, model: Model) -> Combination:
         """Return the three parts."""
         estep = MonteCarlo(
-            moves=_FAST, fallback=_FALLBACK, refresh=_REFRESH, exact=False,
+            moves=_FAST, fallback=_FALLBACK, refresh=_REFRESH, follow=_FOLLOW, exact=False,
             path=saem_path(model.n_individuals),
         )  # fmt: skip
         return replace(super().combine(model), estep=self.estep or estep)

@@ -41,7 +41,8 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
 
     The best of several searches is taken: from the prior mean, from the mode
     of before, and from settings[1] draws of the prior, so that an inferior
-    mode (flip-flop of absorption and elimination) is not followed for ever.
+    mode (flip-flop of absorption and elimination) is not followed for ever. With
+    settings[1] = -1 the mode of before is followed, and nothing else is tried.
     With settings[4] = 1, the start of a run, there is no mode of before; the
     chains are then placed at the mode and the scales set to theirs from theory.
     """
@@ -74,7 +75,7 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     # Proposals need no exact mode; that of a search without chains is an answer.
     tolerance = FINE if n_chains == 0 else _MODE_OF_PROPOSALS
     value = -np.inf
-    for search in range(2 + n_random):
+    for search in range(max(2 + n_random, 2 if place else 1)):
         if search == 0:
             if place:
                 continue

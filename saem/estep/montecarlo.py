@@ -20,10 +20,6 @@ from saem.schedules import Constant, Schedule, as_schedule
 
 __all__ = ["MonteCarlo", "default_moves", "memory_views"]
 
-#: Searches for a mode from draws of the prior, besides that from its mean: before the
-#: first iteration, when the prior is wide and chains are placed, and at a refresh.
-_FIRST_SEARCHES, _LATER_SEARCHES = 4, 1
-
 #: Independent proposals by which an individual is judged, at least.
 _JUDGED = 50
 
@@ -118,9 +114,11 @@ class _BoundChains(BoundEStep):
     def before(self, k: int, gamma: float, visit_all: VisitAll) -> None:
         """Refresh the Laplace approximations when due; set moves, draws and adaptation."""
         exploring = gamma in (0.0, 1.0)
-        due = k == 0 or (exploring and k in self.spec.refresh)
+        anew = k == 0 or k in self.spec.refresh
+        due = k == 0 or (exploring and (anew or k in self.spec.follow))
         if due and self.needs_laplace:
-            self.settings[1] = _FIRST_SEARCHES if k == 0 else _LATER_SEARCHES
+            first, later = self.spec.searches, min(self.spec.searches, 1)
+            self.settings[1] = first if k == 0 else later if anew else -1.0
             self.settings[4] = 1.0 if k == 0 else 0.0
             visit_all(self.laplace, self.settings)
         if k == 0 and self.from_prior:
@@ -212,6 +210,12 @@ class MonteCarlo(EStep):
         Iterations at which modes and Laplace covariances are found anew (during exploration
         only). Methods that visit batches look at the first iteration of each pass. Proposals
         around older modes remain exact; they are accepted less often as theta moves.
+    follow : tuple of int
+        Iterations at which the modes of before are only followed as theta moves, which takes a
+        third of the time.
+    searches : int
+        Searches from draws of the prior, besides that from its mean, before the first iteration,
+        when the prior is wide; one at most when modes are found anew.
     start : {"mode", "prior"}
         Where chains begin: at the mode of each posterior, or at draws of the prior. Modes are
         searched for only where the start or a move needs them.
@@ -230,6 +234,8 @@ class MonteCarlo(EStep):
     adaptation: str = "individual"
     exact: bool = True
     refresh: tuple[int, ...] = (5, 20, 50)
+    follow: tuple[int, ...] = ()
+    searches: int = 4
     start: str = "mode"
     fallback: tuple[Move, ...] = ()
     fallback_below: float = 0.1
@@ -244,6 +250,8 @@ class MonteCarlo(EStep):
             problems.add(f"adaptation={self.adaptation!r} must be 'individual' or 'pooled'")
         if self.start not in ("mode", "prior"):
             problems.add(f"start={self.start!r} must be 'mode' or 'prior'")
+        if self.searches < 0:
+            problems.add(f"searches={self.searches!r} must not be negative")
         if self.path < 1:
             problems.add(f"path={self.path!r} must be at least 1")
         for text in check_moves(self.moves) if self.moves else ():

@@ -189,6 +189,31 @@ class NLMEResults(DiagnosticsFace, InferenceFace, Results):
             ("No. of individuals:", f"{self.model.n_individuals}"),
         ]
 
+    def chains(self, moves: Any = None, **options: Any) -> pd.DataFrame:
+        """How well the Markov chains of every individual mix at the estimates.
+
+        Parameters
+        ----------
+        moves : sequence of moves, or MonteCarlo, optional
+            By default the moves of SAEM.
+        **options
+            ``n_states``, ``n_chains``, ``seed``, ``n_threads`` of `saem.inference.chains.diagnose`.
+
+        Returns
+        -------
+        DataFrame
+            A row per individual: acceptance rates, effective sizes, R-hat, jump distances.
+        """
+        from saem.inference.chains import SAEM_MOVES, diagnose
+
+        return diagnose(self.model, self.theta, moves or SAEM_MOVES, **options)
+
+    @property
+    def on_fallback(self) -> list[Any]:
+        """Ids of the individuals that f-SAEM had put on its fallback moves at the end."""
+        ids = self.model.individuals.ids
+        return [ids[i] for i in self.record.sampler.get("on_fallback", [])]
+
     @property
     def _whole(self) -> NLMEResults:
         return self
