@@ -86,6 +86,9 @@ class _BoundChains(BoundEStep):
         )
         self.parts = layout.memory_parts(self.n_chains, d, latent_size)
         self.constant_size = isinstance(n_draws, Constant)
+        self._every = every
+        #: Which moves the settings are made for; none yet, and unknown to a run that is resumed.
+        self._active: list[bool] = []
         self._set_moves(0)
         self._set_cycles(0)
 
@@ -128,7 +131,10 @@ class _BoundChains(BoundEStep):
             self._judge(renew=True)
         elif exploring:
             self._judge(renew=False)
-        self._set_moves(k)
+        active = [move.active(k) for move in self._every]
+        if active != self._active:
+            self._set_moves(k)
+            self._active = active
         self._set_cycles(k)
         # Diminishing adaptation, none once the steps decrease: the chain of the
         # smoothing phase is then a fixed kernel, as the convergence theory wants.
