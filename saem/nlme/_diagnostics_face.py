@@ -1,19 +1,13 @@
-"""Individuals, predictions and residuals of a mixed-effects fit: methods of `NLMEResults`.
+"""Residuals, predictive checks and comparisons of a mixed-effects fit: methods of `NLMEResults`.
 
-What they compute stands in `saem.inference.individuals` and `saem.diagnostics`, which are
-loaded when they are called.
+What they compute stands in `saem.diagnostics`, which is loaded when they are called.
 """
 
 from __future__ import annotations
 
-import itertools
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from saem.contract import Array
-from saem.exceptions import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,280 +15,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from saem.diagnostics.vpc import PredictiveCheck
-    from saem.inference.conditional_samples import ConditionalSamples
     from saem.nlme.model import NLME
     from saem.nlme.results import NLMEResults
     from saem.record import FitRecord
 
 __all__ = ["DiagnosticsFace"]
 
-IndividualKind = Literal["mode", "mean", "sd", "samples"]
-PredictKind = Literal["individual", "population"]
-_KINDS = ("mode", "mean", "sd", "samples")
+_RESIDUALS = ("iwres", "cwres", "pwres", "npd", "npde")
 
 
 class DiagnosticsFace:
-    """The part of `saem.nlme.results.NLMEResults` that looks at individuals and residuals."""
+    """The part of `saem.nlme.results.NLMEResults` that checks the fit."""
 
     if TYPE_CHECKING:
         model: NLME
         record: FitRecord
 
         @property
-        def _blocks(self) -> dict[str, Array]: ...
-        @property
-        def omega(self) -> pd.DataFrame: ...
-        @property
         def _whole(self) -> NLMEResults: ...
-        def _index(self) -> pd.Index: ...
-        def _frame(self, values: Array, names: list[str]) -> pd.DataFrame: ...
-
-    # -- individuals -------------------------------------------------------------
-
-    def individual(
-        self,
-        kind: IndividualKind = "mode",
-        *,
-        n_samples: int = 100,
-        seed: int | None = None,
-    ) -> pd.DataFrame:
-        """Parameters of the individuals, on the natural scale.
-
-        Parameters
-        ----------
-        kind : {"mode", "mean", "sd", "samples"}
-            Mode of each individual's posterior at the estimates (empirical Bayes
-            estimate; its transform where a parameter is not Gaussian), posterior mean
-            or standard deviation, or draws from the posterior.
-        n_samples : int
-            Draws per individual.
-        seed : int, optional
-            That of the fit by default.
-
-        Returns
-        -------
-        DataFrame
-            One row per individual, indexed by id; for samples, indexed by id and draw.
-        """
-        if kind not in _KINDS:
-            raise OptionError(f"kind={kind!r} must be one of {', '.join(map(repr, _KINDS))}.")
-        model = self.model
-        names = list(model.parameters)
-        if kind == "mode":
-            return self._frame(self._psi_modes, names)
-        from saem.inference import individuals
-
-        seed = self.record.seed if seed is None else seed
-        if kind == "samples":
-            import pandas as pd
-
-            draws = individuals.samples(model, self.record.theta, n_samples, seed=seed)
-            index = pd.MultiIndex.from_product(
-                [self._index(), range(n_samples)], names=[self._index().name, "sample"]
-            )
-            return pd.DataFrame(draws.reshape(-1, len(names)), index=index, columns=names)
-        mean, sd = individuals.moments(model, self.record.theta, seed=seed)
-        return self._frame(mean if kind == "mean" else sd, names)
-
-    @cached_property
-    def _modes(self) -> Any:
-        from saem.inference._visits import find_modes
-
-        return find_modes(self.model, self.record.theta)
-
-    @cached_property
-    def _psi_modes(self) -> Array:
-        """Natural parameters at the modes, shape (n_individuals, n_params)."""
-        return self._psi(self._phi(self._modes.phi))
-
-    @cached_property
-    def _psi_population(self) -> Array:
-        """Natural parameters without random effects, shape (n_individuals, n_params)."""
-        return self._psi(self._phi(None))
-
-    def _phi(self, random: Array | None) -> Array:
-        """Gaussian-scale parameters of the individuals; random ones as given."""
-        phi = np.asarray(self.model.individuals.design.matrix @ self._blocks["beta"])
-        if random is not None:
-            phi[:, self._blocks["parameter"].astype(int)] = random
-        return phi
-
-    def _psi(self, phi: Array) -> Array:
-        parameters = self.model.parameters.values()
-        columns = [p.to_psi(phi[:, m]) for m, p in enumerate(parameters)]
-        return np.column_stack(columns)
-
-    @cached_property
-    def random_effects(self) -> pd.DataFrame:
-        """Random effects eta at the modes, on the Gaussian scale, one row per individual."""
-        index = self._blocks["parameter"].astype(int)
-        eta = self._modes.phi - self._phi(None)[:, index]
-        return self._frame(eta, self.model.random_names)
-
-    @property
-    def shrinkage(self) -> pd.Series:
-        """Shrinkage of each random effect, ``1 - sd(eta at the modes) / omega``.
-
-        Savic and Karlsson (2009), AAPS J. 11, 558-569. Near 0 the data of each
-        individual determine its parameter; near 1 they say little about it, and
-        plots of individual parameters mislead.
-        """
-        sd = self.random_effects.std(ddof=1)
-        return (1.0 - sd / np.sqrt(np.diag(self.omega))).rename("shrinkage")
-
-    def shrinkages(
-        self, *, scale: str = "sd", n_samples: int = 100, seed: int | None = None
-    ) -> pd.DataFrame:
-        """Shrinkage of random effects and residuals, from modes, means and draws.
-
-        Parameters
-        ----------
-        scale : {"sd", "variance"}
-            ``1 - sd(eta) / omega``, or ``1 - var(eta) / omega^2``.
-        n_samples : int
-            Draws per individual.
-        seed : int, optional
-            That of the fit by default.
-
-        Returns
-        -------
-        DataFrame
-            One row per random effect, and ``epsilon``: ``1 - sd(iwres)`` of individual
-            weighted residuals. Columns ``modes`` (as `shrinkage`), ``means`` and ``samples``:
-            eta and residuals at the posterior modes, means, and pooled over draws. Draws of a
-            well specified model have a shrinkage near 0, so that their plots do not mislead
-            (Lavielle and Ribba 2016, Pharm. Res. 33, 2979-2988); residuals at draws too.
-        """
-        from saem.diagnostics.shrinkage import shrinkages
-
-        return shrinkages(self._whole, scale=scale, n_samples=n_samples, seed=seed)
-
-    def conditional_samples(
-        self, *, accuracy: float = 0.05, max_draws: int = 16_000, seed: int | None = None
-    ) -> ConditionalSamples:
-        """Draws from the individuals' posteriors until the mean of each is accurate.
-
-        Parameters
-        ----------
-        accuracy : float
-            Monte Carlo error of every mean, as a fraction of the posterior sd, at most.
-        max_draws : int
-            Draws of an individual at most, whatever is reached by then.
-        seed : int, optional
-            That of the fit by default.
-
-        Returns
-        -------
-        saem.inference.conditional_samples.ConditionalSamples
-            With ``psi``, ``mean``, ``sd``, the ``accuracy`` of each individual and whether
-            it was ``reached``.
-        """
-        from saem.inference.conditional_samples import conditional_samples
-
-        seed = self.record.seed if seed is None else seed
-        return conditional_samples(
-            self.model, self.record.theta, accuracy=accuracy, max_draws=max_draws, seed=seed
-        )
-
-    # -- predictions -------------------------------------------------------------
-
-    def predict(
-        self, kind: PredictKind = "individual", data: pd.DataFrame | None = None
-    ) -> pd.Series:
-        """Predictions of the structural model.
-
-        Parameters
-        ----------
-        kind : {"individual", "population"}
-            With the parameters of each individual's mode, or with random effects of 0.
-        data : DataFrame, optional
-            New rows; the data of the fit by default. Individual predictions need ids of the
-            fit; population predictions need no id, but the covariates. A response
-            is not needed.
-
-        Returns
-        -------
-        Series
-            One value per row of the data, in its order and with its index.
-
-        Raises
-        ------
-        saem.exceptions.DataError
-            If a column is missing or not numeric, or an id is not of the fit.
-        """
-        if kind not in ("individual", "population"):
-            raise OptionError(f"kind={kind!r} must be 'individual' or 'population'.")
-        if data is not None:
-            from saem.nlme._new_data import predict_new
-
-            return predict_new(self._whole, kind, data)
-        values = self._stacked_predictions(kind)
-        return self._rows(values).rename("prediction")
-
-    def _stacked_predictions(self, kind: str) -> Array:
-        psi = self._psi_modes if kind == "individual" else self._psi_population
-        data, structural = self.model.individuals, self.model.structural
-        columns = data.matrix(structural.columns)
-        out = np.empty(data.dv.size)
-        for i, (a, b) in enumerate(itertools.pairwise(data.offsets)):
-            out[a:b] = structural.predict(psi[i], columns[:, a:b])
-        return out
-
-    def _rows(self, values: Array) -> pd.Series:
-        """Stacked rows in the order of the user's frame, with its index."""
-        import pandas as pd
-
-        data = self.model.individuals
-        order = np.argsort(data.source_row, kind="stable")
-        return pd.Series(values[order], index=data.row_labels[order])
-
-    def forecast(
-        self,
-        data: pd.DataFrame,
-        *,
-        level: float = 0.9,
-        interval: str = "prediction",
-        n_samples: int = 500,
-        seed: int | None = None,
-    ) -> pd.DataFrame:
-        """Predict subjects that were not in the fit, from observations of theirs if there are any.
-
-        Parameters
-        ----------
-        data : DataFrame
-            Rows with the columns of the fit. Where the response is given it is an
-            observation; every row is predicted. A subject without observations, or a frame
-            without the response, is predicted from its covariates alone.
-        level : float
-            Probability of the interval.
-        interval : {"prediction", "confidence"}
-            For a new observation, or for the subject's curve (without residual error).
-        n_samples : int
-            Draws of the subject's parameters that the interval is made of.
-        seed : int, optional
-            That of the fit by default.
-
-        Returns
-        -------
-        DataFrame
-            In the order and with the index of `data`: ``id``, ``time``, ``dv``, ``n_observed``
-            (observations of the subject), ``prediction`` (at the mode of the subject's
-            posterior, MAP; without random effects if nothing was observed), ``median``,
-            ``lower`` and ``upper``. Every id is a new subject, also one that the fit had. The
-            population parameters are taken as known.
-
-        Raises
-        ------
-        saem.exceptions.DataError
-            If a column is missing or not numeric, or covariates vary within a subject.
-        saem.exceptions.OptionError
-            If an option is out of range.
-        """
-        from saem.diagnostics.forecast import forecast
-
-        return forecast(
-            self._whole, data, level=level, interval=interval, n_samples=n_samples, seed=seed
-        )
 
     # -- residuals ---------------------------------------------------------------
 
@@ -406,3 +144,115 @@ class DiagnosticsFace:
         from saem.diagnostics.vpc import predictive_check
 
         return predictive_check(self._whole, column, **options)
+
+    def residual_quantiles(
+        self, kinds: str | Sequence[str] = ("iwres", "npde"), *, level: float = 0.95, **options: Any
+    ) -> pd.DataFrame:
+        """Sorted residuals beside normal quantiles; ``plot.qq`` draws them.
+
+        Parameters
+        ----------
+        kinds : str or sequence of str
+            As for `residuals`.
+        level : float
+            Probability of the band of each order statistic.
+        **options
+            Of `residuals`.
+
+        Returns
+        -------
+        DataFrame
+            ``residual``, ``expected``, ``value``, ``lower`` and ``upper``.
+        """
+        from saem.diagnostics.series import quantile_table
+
+        frame = self.residuals(kinds, **options)
+        return quantile_table(frame[[c for c in frame.columns if c in _RESIDUALS]], level)
+
+    def residual_autocorrelation(
+        self, kinds: str | Sequence[str] = ("iwres", "npde"), *, max_lag: int = 5, **options: Any
+    ) -> pd.DataFrame:
+        """Correlation of an individual's residuals that are so many observations apart.
+
+        Parameters
+        ----------
+        kinds : str or sequence of str
+            As for `residuals`.
+        max_lag : int
+            Largest distance.
+        **options
+            Of `residuals`.
+
+        Returns
+        -------
+        DataFrame
+            ``residual``, ``lag``, ``autocorrelation``, ``n_pairs``, and the band ``lower``,
+            ``upper`` of independent residuals. Those of iwres are a little negative, since
+            individuals were fitted to them.
+        """
+        from saem.diagnostics.series import autocorrelation_table
+
+        frame = self.residuals(kinds, **options)
+        names = [c for c in frame.columns if c in _RESIDUALS]
+        return autocorrelation_table(self._whole, frame, names, max_lag)
+
+    def random_effects_table(self, source: str = "samples", **options: Any) -> pd.DataFrame:
+        """Random effects on the Gaussian scale, from draws or modes.
+
+        Parameters
+        ----------
+        source : {"samples", "mode"}
+            Draws from the individuals' posteriors are spread as the random effects are;
+            modes are shrunk.
+        **options
+            ``n_samples`` (draws per individual), ``seed``.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by id and ``sample``; a column for each random effect.
+        """
+        from saem.diagnostics.effects import eta_table
+
+        return eta_table(self._whole, source, **options)
+
+    def random_effect_correlations(self, source: str = "samples", **options: Any) -> pd.DataFrame:
+        """Correlations between random effects, with p-values, and those of omega.
+
+        Parameters
+        ----------
+        source, **options
+            As for `random_effects_table`.
+
+        Returns
+        -------
+        DataFrame
+            ``first``, ``second``, ``correlation``, ``p_value``, ``model``; see
+            `saem.diagnostics.effects.correlations`.
+        """
+        from saem.diagnostics.effects import correlations
+
+        return correlations(self._whole, source, **options)
+
+    def covariate_tests(
+        self, covariates: pd.DataFrame | Sequence[str] | str | None = None, **options: Any
+    ) -> pd.DataFrame:
+        """Tests of covariates against random effects; ``plot.covariates`` draws them.
+
+        Parameters
+        ----------
+        covariates : DataFrame or sequence of str, optional
+            A frame with the ids of the fit (such as the data themselves), or names of
+            covariates of the model; all of these by default.
+        **options
+            ``source`` (``"samples"`` or ``"mode"``), ``n_samples``, ``seed``.
+
+        Returns
+        -------
+        DataFrame
+            ``parameter``, ``covariate``, ``kind``, ``statistic``, ``p_value``; see
+            `saem.diagnostics.effects.covariate_table`.
+        """
+        from saem.diagnostics.effects import covariate_table
+
+        return covariate_table(self._whole, covariates, **options)

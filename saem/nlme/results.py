@@ -11,6 +11,7 @@ import numpy as np
 from saem.contract import Array
 from saem.nlme import _kernels
 from saem.nlme._diagnostics_face import DiagnosticsFace
+from saem.nlme._individuals_face import IndividualsFace
 from saem.nlme._inference_face import InferenceFace
 from saem.nlme.error_models import SIGMA
 from saem.results import Results
@@ -27,7 +28,7 @@ __all__ = ["NLMEResults"]
 _AT_FLOOR = 10.0
 
 
-class NLMEResults(DiagnosticsFace, InferenceFace, Results):
+class NLMEResults(DiagnosticsFace, IndividualsFace, InferenceFace, Results):
     """Results of a nonlinear mixed-effects model; see also `saem.results.Results`.
 
     Notes
