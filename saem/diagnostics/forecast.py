@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from saem.inference.linearisation import residual_variance, to_psi
 from saem.nlme import _kernels
 from saem.nlme._columns import Report, numeric
 from saem.nlme._new_data import _columns, _covariates, _require
+from saem.nlme._replicates import _with
 from saem.nlme._values import subject_frame
 
 if TYPE_CHECKING:
@@ -167,8 +167,7 @@ def _observed_model(
     """The model of the fit on the observed rows of the new subjects."""
     data = model.individuals
     counts = np.add.reduceat(known.astype(np.int64), subjects.offsets[:-1])[seen]
-    new = copy.copy(model)
-    new.individuals = replace(
+    chosen = replace(
         data,
         ids=[subjects.ids[i] for i in seen],
         n_obs=counts,
@@ -180,8 +179,7 @@ def _observed_model(
         design=replace(data.design, matrix=subjects.design[seen]),
         subjects=pd.DataFrame(index=range(seen.size)),
     )
-    new._pack()
-    return new
+    return _with(model, chosen)
 
 
 def _with_residuals(model: NLME, theta: Array, f: Array, rng: np.random.Generator) -> Array:

@@ -256,3 +256,32 @@ class DiagnosticsFace:
         from saem.diagnostics.effects import covariate_table
 
         return covariate_table(self._whole, covariates, **options)
+
+    def to_arviz(
+        self, *, accuracy: float = 0.05, max_draws: int = 4000, seed: int | None = None
+    ) -> Any:
+        """Posteriors of the individuals at the estimates, as ArviZ's InferenceData.
+
+        Parameters
+        ----------
+        accuracy, max_draws, seed
+            As for `conditional_samples`.
+
+        Returns
+        -------
+        arviz.InferenceData
+            ``posterior``: the individual parameters by name, with dimensions chain, draw and
+            id, and the random effects ``eta``; ``log_likelihood``: of every observation,
+            ``dv``; ``observed_data``: ``dv`` in the order of the data; ``constant_data``: the
+            columns of the structural model and the ``individual`` of each row. The population
+            parameters are fixed at their estimates (attribute ``population_parameters``),
+            so that ``arviz.loo`` compares predictions of observations within individuals.
+
+        Raises
+        ------
+        ImportError
+            If ArviZ is not installed (extra ``arviz``).
+        """
+        from saem.diagnostics.to_arviz import to_arviz
+
+        return to_arviz(self._whole, accuracy=accuracy, max_draws=max_draws, seed=seed)
