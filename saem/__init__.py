@@ -36,6 +36,7 @@ _EXPORTS = {
     "AscentBased": "saem.automatic",
     "BoothHobert": "saem.automatic",
     "Callback": "saem.callbacks",
+    "compare": "saem.diagnostics.comparison",
     "EarlyStop": "saem.callbacks",
     "Progress": "saem.callbacks",
     "AnisotropicLangevin": "saem.estep",

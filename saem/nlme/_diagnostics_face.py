@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from saem.contract import Array
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
+    from saem.diagnostics.covariate_search import CovariateSearch
     from saem.diagnostics.vpc import PredictiveCheck
     from saem.nlme.model import NLME
     from saem.nlme.results import NLMEResults
@@ -285,3 +286,30 @@ class DiagnosticsFace:
         from saem.diagnostics.to_arviz import to_arviz
 
         return to_arviz(self._whole, accuracy=accuracy, max_draws=max_draws, seed=seed)
+
+    def covariate_search(
+        self,
+        data: pd.DataFrame,
+        candidates: Mapping[str, Sequence[str]] | Sequence[str],
+        **options: Any,
+    ) -> CovariateSearch:
+        """Search covariates step by step, starting from this fit.
+
+        Parameters
+        ----------
+        data : DataFrame
+            The data of the fit, with the columns of all candidates.
+        candidates : mapping of str to sequence of str, or sequence of str
+            Formula terms to try for each parameter, or for every random one.
+        **options
+            Of `saem.diagnostics.covariate_search.covariate_search`: ``method`` (``"scm"`` or
+            ``"cossac"``), ``forward``, ``backward``, ``algorithm``, ...
+
+        Returns
+        -------
+        saem.diagnostics.covariate_search.CovariateSearch
+            With ``fit``, ``terms`` and ``log``.
+        """
+        from saem.diagnostics.covariate_search import covariate_search
+
+        return covariate_search(self._whole, data, candidates, **options)
