@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from saem.inference.bootstrap import Bootstrap
     from saem.inference.information import Information
     from saem.inference.likelihood import Likelihood
+    from saem.inference.tests import TestResult
     from saem.nlme.model import NLME
     from saem.record import FitRecord
 
@@ -165,6 +166,27 @@ class InferenceFace:
 
         options = {"seed": self.record.seed, "modes": self._modes} | options
         return importance_convergence(self.model, self.record.theta, **options)
+
+    # -- tests -------------------------------------------------------------------
+
+    def wald_test(self, what: Any = None, value: Any = 0.0) -> TestResult:
+        """Wald test that parameters have given values; all covariate coefficients 0 by default.
+
+        Parameters
+        ----------
+        what : str, sequence of str, mapping of str to float, or ndarray, optional
+            Names; names with the values to test; or a matrix R for ``R theta = value``.
+        value : float or array-like
+            See `saem.inference.tests.wald`.
+
+        Returns
+        -------
+        saem.inference.tests.TestResult
+            The joint ``statistic``, ``df`` and ``p_value``; ``table`` has each by itself.
+        """
+        from saem.inference.tests import wald
+
+        return wald(self, what, value)  # type: ignore[arg-type]
 
     # -- replicates --------------------------------------------------------------
 

@@ -1,0 +1,113 @@
+"""Whether one model is another with fewer parameters, and its estimates within the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from saem.contract import Array
+from saem.exceptions import OptionError, Problems
+from saem.nlme import _kernels
+
+if TYPE_CHECKING:
+    from saem.nlme.model import NLME
+    from saem.nlme.results import NLMEResults
+
+__all__ = ["edge_names", "embedded", "tested_names"]
+
+_COMBINED = (_kernels.COMBINED_SUM, _kernels.COMBINED_VARIANCE)
+_SIMPLE = (_kernels.CONSTANT, _kernels.PROPORTIONAL)
+#: Variances stand at this in units of their standard error instead of at 0.
+_NEAR_ZERO = 1e-3
+
+
+def tested_names(full: NLME, restricted: NLME) -> tuple[str, ...]:
+    """Parameters of the full model that the restricted one lacks.
+
+    Raises
+    ------
+    OptionError
+        Listing why the models are not nested.
+    """
+    problems = Problems("the test of nested models")
+    one, other = full.individuals, restricted.individuals
+    if list(one.ids) != list(other.ids) or not np.array_equal(one.dv, other.dv):
+        problems.add("the models have different data", remedy="fit both to the same rows")
+    if full.structural.name != restricted.structural.name:
+        problems.add(
+            f"the structural models differ: {full.structural.name} and {restricted.structural.name}"
+        )
+    codes = full.error.code, restricted.error.code
+    if codes[0] != codes[1] and not (codes[0] in _COMBINED and codes[1] in _SIMPLE):
+        problems.add(
+            f"{type(restricted.error).__name__} is not a special case of "
+            f"{type(full.error).__name__}"
+        )
+    missing = [name for name in restricted.param_names if name not in full.param_names]
+    if missing:
+        problems.add(f"the full model lacks {', '.join(missing)}", remedy="is the order right?")
+    names = tuple(name for name in full.param_names if name not in restricted.param_names)
+    if not names:
+        problems.add("the models have the same parameters")
+    problems.raise_if_any(OptionError)
+    return names
+
+
+def edge_names(full: NLME, restricted: NLME, names: tuple[str, ...]) -> list[str]:
+    """Tested parameters that the restricted model puts at the edge of their range, at 0."""
+    found = []
+    for name in names:
+        kind = full.param_kind[full.param_names.index(name)]
+        lost = name.removeprefix("omega2_") not in restricted.random_names
+        if (kind == "variance" and lost) or kind == "residual":
+            found.append(name)
+    return found
+
+
+def embedded(full: NLME, restricted: NLMEResults) -> tuple[Array, Array]:
+    """Estimates of a restricted fit as parameters of the full model, and information there.
+
+    What the restricted model lacks is 0, or as the restricted model keeps it; variances stand
+    just above 0, where the linearised information is that at 0.
+
+    Returns
+    -------
+    theta : ndarray
+        Packed parameters of the full model.
+    matrix : ndarray of shape (n_params, n_params)
+        Linearised information.
+    """
+    from saem.inference._blocks import marginal_information
+    from saem.inference.linearisation import linearise
+
+    model = restricted.model
+    estimates = model.estimation_vector(restricted.record.theta)
+    known = dict(zip(model.param_names, estimates, strict=True))
+    theta = full.start(np.random.default_rng(0))
+    view = restricted.model.theta_spec.view(restricted.record.theta)
+    numbers = np.zeros(len(full.param_names))
+    edge = edge_names(full, model, tested_names(full, model))
+    variances = []
+    for k, (name, kind) in enumerate(zip(full.param_names, full.param_kind, strict=True)):
+        if name in known:
+            numbers[k] = known[name]
+        elif kind == "typical":  # kept at its start there
+            parameter = model.parameters[name]
+            numbers[k] = float(parameter.to_phi(parameter.start))
+        elif kind == "variance" and name in edge:
+            variances.append(k)
+            numbers[k] = 1e-6
+        elif kind == "variance":  # kept there
+            numbers[k] = model.parameters[name.removeprefix("omega2_")].start_omega ** 2
+        elif kind == "residual":
+            numbers[k] = max(float(view["sigma"][("a", "b").index(name)]), _kernels.SIGMA_FLOOR)
+    theta = full.with_estimates(theta, numbers)
+    matrix = marginal_information(full, theta, linearise(full, theta))
+    if variances:
+        # Once the scale is known, close enough to 0 to make no difference.
+        for k in variances:
+            numbers[k] = max(_NEAR_ZERO / np.sqrt(matrix[k, k]), 2.0 * _kernels.VARIANCE_FLOOR)
+        theta = full.with_estimates(theta, numbers)
+        matrix = marginal_information(full, theta, linearise(full, theta))
+    return theta, matrix
