@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from saem.inference._visits import Modes
     from saem.nlme.model import NLME
 
-__all__ = ["individual_scores", "nodes_for", "quadrature_records", "scores"]
+__all__ = [
+    "individual_scores",
+    "nodes_for",
+    "quadrature_records",
+    "scores",
+    "value_and_gradient",
+]
 
 #: Nodes per random effect, by their number.
 _NODES = {0: 1, 1: 15, 2: 11, 3: 9, 4: 5}
@@ -82,6 +88,14 @@ def quadrature_records(
         Individuals.
     records : ndarray of shape (n, n_nodes ** d * (1 + latent_size))
     """
+    for rows, records, _ in _visits(model, theta, n_nodes, n_threads, modes):
+        yield rows, records
+
+
+def _visits(
+    model: NLME, theta: Array, n_nodes: int, n_threads: int | None, modes: Modes | None
+) -> Iterator[tuple[slice, Array, Array]]:
+    """As `quadrature_records`, with the log-likelihood of every individual."""
     first, second = (Quadrature(q).bind(model) for q in (min(n_nodes, _FEWEST), n_nodes))
     if modes is not None:
         start_at_modes(model, theta, modes, first.memories)
@@ -95,8 +109,7 @@ def quadrature_records(
 
     for _ in visits(first):
         pass
-    for rows, records, _ in visits(second):
-        yield rows, records
+    yield from visits(second)
 
 
 def start_at_modes(model: NLME, theta: Array, modes: Modes, memories: Array) -> None:
@@ -203,13 +216,43 @@ def individual_scores(
     ndarray of shape (n_individuals, n_params)
         On the estimation scale.
     """
+    return _values_and_scores(model, theta, modes, n_threads)[1]
+
+
+def value_and_gradient(
+    model: NLME, theta: Array, *, n_threads: int | None = None
+) -> tuple[float, Array]:
+    """Log-likelihood by quadrature, and its gradient on the estimation scale.
+
+    Parameters
+    ----------
+    model : NLME
+        With few enough random effects, see `nodes_for`.
+    theta : ndarray
+        Packed parameters.
+    n_threads : int, optional
+
+    Returns
+    -------
+    value : float
+    gradient : ndarray of shape (n_params,)
+    """
+    values, slopes = _values_and_scores(model, theta, None, n_threads)
+    return float(values.sum()), np.asarray(slopes.sum(axis=0))
+
+
+def _values_and_scores(
+    model: NLME, theta: Array, modes: Modes | None, n_threads: int | None
+) -> tuple[Array, Array]:
     n_nodes = nodes_for(model.n_coords, model.n_individuals)
     assert n_nodes is not None
+    values = np.empty(model.n_individuals)
     out = np.empty((model.n_individuals, len(model.param_names)))
-    for rows, records in quadrature_records(model, theta, n_nodes, n_threads, modes):
+    for rows, records, part in _visits(model, theta, n_nodes, n_threads, modes):
         weights, _ = split(model, records)
+        values[rows] = part
         out[rows] = np.einsum("im,imp->ip", weights, scores(model, theta, records, rows))
-    return out
+    return values, out
 
 
 def _shifted(theta: Array, *changes: tuple[int, float]) -> Array:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from saem.inference.bootstrap import Bootstrap
     from saem.inference.information import Information
     from saem.inference.likelihood import Likelihood
+    from saem.inference.profile import Profile
+    from saem.inference.sir import SIR
     from saem.inference.tests import TestResult
     from saem.nlme.model import NLME
     from saem.record import FitRecord
@@ -217,6 +219,44 @@ class InferenceFace:
 
         options = {"seed": self.record.seed} | options
         return bootstrap(self.model, self.record.theta, n_replicates, kind, **options)
+
+    def profile(self, name: str, **options: Any) -> Profile:
+        """Profile the likelihood in one parameter.
+
+        Parameters
+        ----------
+        name : str
+            Of a parameter.
+        **options
+            Of `saem.inference.profile.profile`: ``level``, ``n_points``, ``n_threads``.
+
+        Returns
+        -------
+        saem.inference.profile.Profile
+            Its interval ``lower`` to ``upper`` and the ``table`` of values tried.
+        """
+        from saem.inference.profile import profile
+
+        return profile(self.model, self.record.theta, name, **options)
+
+    def sir(self, **options: Any) -> SIR:
+        """Sample from the uncertainty of the estimates, by importance resampling.
+
+        Parameters
+        ----------
+        **options
+            Of `saem.inference.sir.sir`: ``n_samples``, ``n_resamples``, ``n_rounds``,
+            ``seed`` (that of the fit by default).
+
+        Returns
+        -------
+        saem.inference.sir.SIR
+            With ``samples``, ``bse``, ``conf_int()``, ``summary()``.
+        """
+        from saem.inference.sir import sir
+
+        options = {"seed": self.record.seed, "information": self._information} | options
+        return sir(self.model, self.record.theta, **options)
 
     if TYPE_CHECKING:
 
