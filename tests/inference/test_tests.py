@@ -12,6 +12,7 @@ import saem
 from saem.exceptions import OptionError, SaemWarning
 from saem.inference._chi_bar import chi_bar_sf, weights_of
 from saem.inference.tests import likelihood_ratio, score, wald
+from saem.nlme._replicates import replicate, with_responses
 
 AGES = np.linspace(-1.0, 1.0, 5)
 EM = saem.EM(acceleration="anderson", estep=saem.Quadrature(3))
@@ -274,20 +275,19 @@ def test_tail_of_a_mixture():
 
 def rejections(n_sets, covariate, seed):
     """Rejections at 10 % of Wald, likelihood-ratio and score tests under the hypothesis."""
+    frame = frame_of(np.random.default_rng(seed))
+    full = model_of(frame)
+    plain = model_of(frame, covariate=False) if covariate else model_of(frame, random_slope=False)
+    truth = plain.start(np.random.default_rng(0))  # coefficients and what is left out are 0
     count = np.zeros(3)
     for b in range(n_sets):
-        rng = np.random.default_rng([seed, b])
+        dv = replicate(plain, truth, np.random.default_rng([seed, b]))
+        one, other = (with_responses(model, dv) for model in (full, plain))
+        fits = fit_of(one), fit_of(other)
+        count[1] += likelihood_ratio(*fits).p_value < 0.1
+        count[2] += score(fits[1], one).p_value < 0.1
         if covariate:
-            frame = frame_of(rng)
-            full, plain = model_of(frame), model_of(frame, covariate=False)
-        else:
-            frame = frame_of(rng, slope_sd=0.0)
-            full, plain = model_of(frame), model_of(frame, random_slope=False)
-        one, other = fit_of(full), fit_of(plain)
-        count[1] += likelihood_ratio(one, other).p_value < 0.1
-        count[2] += score(other, full).p_value < 0.1
-        if covariate:
-            count[0] += one.wald_test().p_value < 0.1
+            count[0] += fits[0].wald_test().p_value < 0.1
     return count / n_sets
 
 
