@@ -1,9 +1,9 @@
-"""Compiled E-steps of Gaussian mixtures over many rows at once.
+"""Arithmetic of Gaussian mixtures over many rows at once.
 
-A leaf is visited in chunks of `CHUNK` rows, transposed so that the inner loops
-run over rows and vectorise; nothing of size n_rows is ever allocated. Sums over
-the rows of a chunk may be rearranged (``reassoc``) into vector lanes; chunks and
-leaves are added in order, so the result depends on the rows only.
+Rows stand side by side, (n_features, rows), so that the inner loops run over rows and vectorise;
+`saem.models._gaussian_batches` has the functions that the engine calls. Sums over the rows may be
+rearranged (``reassoc``) into vector lanes; the engine adds chunks and leaves in order, so
+the result depends on the rows only.
 
 Layouts are those of `saem.models._gaussian_kernels`.
 """
@@ -12,32 +12,32 @@ from __future__ import annotations
 
 from numba import float64, void
 
+from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
 from saem._math import exp, log
-from saem._types import BLOCK, MATRIX, VECTOR
+from saem._types import BATCH_ROWS, MATRIX, VECTOR
 
 from ._gaussian_kernels import HEAD
 
 __all__ = [
-    "CHUNK",
-    "block_diag",
-    "block_diag_weighted",
-    "block_full",
-    "block_full_weighted",
-    "block_spherical",
-    "block_spherical_weighted",
-    "block_tied",
-    "block_tied_weighted",
+    "add_diag",
+    "add_full",
+    "add_spherical",
+    "add_tied",
+    "log_joint_diag",
+    "log_joint_full",
+    "log_joint_spherical",
+    "log_joint_tied",
+    "posterior",
+    "scratch_of",
+    "weighted_sum",
     "work_size",
 ]
 
-#: Rows visited together: two matrices of 10 columns stay in the first-level cache.
-CHUNK = 128
-
 
 def work_size(n_components: int, n_features: int) -> int:
-    """Scratch numbers the block functions need."""
-    return CHUNK * (2 * n_features + n_components + 3)
+    """Scratch numbers of the functions of batches."""
+    return BATCH_ROWS * (n_features + n_components + 3)
 
 
 # Only sums live in kernels with `reassoc`: a helper called from them would inherit it, and
@@ -47,6 +47,15 @@ def _sum(x):
     total = 0.0
     for b in range(x.size):
         total += x[b]
+    return total
+
+
+@kernel(float64(VECTOR, VECTOR), fastmath={"reassoc"})
+def weighted_sum(weights, x):
+    """Sum of ``weights_b x_b``."""
+    total = 0.0
+    for b in range(x.size):
+        total += weights[b] * x[b]
     return total
 
 
@@ -133,22 +142,6 @@ def _add_triangular_norm(tri, x, z, out):
 
 
 @helper
-def _transpose(values, start, width, x):
-    """Rows of the leaf from `start` on, as columns of x; a record has `width` numbers."""
-    d, n_rows = x.shape
-    for b in range(n_rows):
-        for j in range(d):
-            x[j, b] = values[(start + b) * width + j]
-
-
-@helper
-def _row_weights(values, start, width, out):
-    """Last numbers of the records from `start` on."""
-    for b in range(out.size):
-        out[b] = values[(start + b + 1) * width - 1]
-
-
-@helper
 def _subtract(x, mean, out):
     """``out_b = x_b - mean``."""
     for j in range(x.shape[0]):
@@ -158,10 +151,10 @@ def _subtract(x, mean, out):
 
 
 @helper
-def _posterior(logp, scratch, weighted):
+def posterior(logp, scratch):
     """Turn log joint densities (k, rows) into responsibilities; sum of log-likelihoods.
 
-    Both times the weights of the rows, in the third row of the scratch, if `weighted`.
+    Those of the rows are left in the first row of the scratch.
     """
     k, n_rows = logp.shape
     top = scratch[0]
@@ -181,11 +174,6 @@ def _posterior(logp, scratch, weighted):
     for b in range(n_rows):
         top[b] += log(total[b])
         total[b] = 1.0 / total[b]
-    if weighted:
-        weights = scratch[2]
-        for b in range(n_rows):
-            top[b] *= weights[b]
-            total[b] *= weights[b]
     for c in range(k):
         p = logp[c]
         for b in range(n_rows):
@@ -194,214 +182,138 @@ def _posterior(logp, scratch, weighted):
 
 
 @helper
-def _split(work, d, k, rows):
-    """Matrices of a chunk in the scratch: data, centred data, log densities, three rows."""
-    x = work[: d * rows].reshape((d, rows))
-    start = d * rows
-    diff = work[start : start + d * rows].reshape((d, rows))
-    start += d * rows
-    logp = work[start : start + k * rows].reshape((k, rows))
-    start += k * rows
-    return x, diff, logp, work[start : start + 3 * rows].reshape((3, rows))
+def scratch_of(work, d, rows):
+    """Matrices in the rest of the scratch: centred data, and three rows."""
+    diff = as_matrix(segment(work, 0, d * rows), d, rows)
+    return diff, as_matrix(segment(work, d * rows, 3 * rows), 3, rows)
+
+
+# Log joint densities of rows x (n_features, rows), into logp (k, rows).
 
 
 @helper
-def _block_full(theta, values, s, work, weighted):
-    """E-step of a leaf, one covariance matrix per component."""
+def log_joint_full(theta, x, logp, diff, scratch):
+    """Log joint densities, one covariance matrix per component."""
     k, d = int(theta[0]), int(theta[1])
     tri = d * (d + 1) // 2
+    _log_joint_triangular(theta, x, logp, diff, scratch, k, d, tri, k * tri, tri)
+
+
+@helper
+def log_joint_tied(theta, x, logp, diff, scratch):
+    """Log joint densities, one covariance matrix for all components."""
+    k, d = int(theta[0]), int(theta[1])
+    tri = d * (d + 1) // 2
+    _log_joint_triangular(theta, x, logp, diff, scratch, k, d, tri, tri, 0)
+
+
+@helper
+def _log_joint_triangular(theta, x, logp, diff, scratch, k, d, tri, size, step):
+    """Of factors that begin `step` numbers apart."""
     means = HEAD + k
-    constants = means + k * d + k * tri
+    constants = means + k * d + size
     factors = constants + k
-    squares = k + k * d
-    loglik = 0.0
-    width = d + 1 if weighted else d
-    n = values.size // width
-    for start in range(0, n, CHUNK):
-        rows = min(CHUNK, n - start)
-        x, diff, logp, scratch = _split(work, d, k, rows)
-        _transpose(values, start, width, x)
-        if weighted:
-            _row_weights(values, start, width, scratch[2])
-        for c in range(k):
-            p = logp[c]
-            norm = scratch[1]
-            norm[:] = 0.0
-            _subtract(x, theta[means + c * d : means + (c + 1) * d], diff)
-            factor = theta[factors + c * tri : factors + (c + 1) * tri]
-            _add_triangular_norm(factor, diff, scratch[0], norm)
-            for b in range(rows):
-                p[b] = theta[constants + c] - 0.5 * norm[b]
-        loglik += _posterior(logp, scratch, weighted)
-        for c in range(k):
-            r = logp[c]
-            s[c] += _sum(r)
-            _add_sums(r, x, s[k + c * d : k + (c + 1) * d])
-            _add_products(r, x, s[squares + c * tri : squares + (c + 1) * tri], scratch[0])
-    return loglik
+    for c in range(k):
+        p = logp[c]
+        norm = scratch[1]
+        norm[:] = 0.0
+        _subtract(x, theta[means + c * d : means + (c + 1) * d], diff)
+        factor = theta[factors + c * step : factors + c * step + tri]
+        _add_triangular_norm(factor, diff, scratch[0], norm)
+        for b in range(p.size):
+            p[b] = theta[constants + c] - 0.5 * norm[b]
 
 
 @helper
-def _block_tied(theta, values, s, work, weighted):
-    """E-step of a leaf, one covariance matrix for all components."""
-    k, d = int(theta[0]), int(theta[1])
-    tri = d * (d + 1) // 2
-    means = HEAD + k
-    constants = means + k * d + tri
-    factor = theta[constants + k : constants + k + tri]
-    loglik = 0.0
-    width = d + 1 if weighted else d
-    n = values.size // width
-    for start in range(0, n, CHUNK):
-        rows = min(CHUNK, n - start)
-        x, diff, logp, scratch = _split(work, d, k, rows)
-        _transpose(values, start, width, x)
-        if weighted:
-            _row_weights(values, start, width, scratch[2])
-        for c in range(k):
-            p = logp[c]
-            norm = scratch[1]
-            norm[:] = 0.0
-            _subtract(x, theta[means + c * d : means + (c + 1) * d], diff)
-            _add_triangular_norm(factor, diff, scratch[0], norm)
-            for b in range(rows):
-                p[b] = theta[constants + c] - 0.5 * norm[b]
-        loglik += _posterior(logp, scratch, weighted)
-        for c in range(k):
-            r = logp[c]
-            s[c] += _sum(r)
-            _add_sums(r, x, s[k + c * d : k + (c + 1) * d])
-        if not weighted:
-            scratch[2, :] = 1.0
-        _add_products(scratch[2], x, s[k + k * d :], scratch[0])
-    return loglik
-
-
-@helper
-def _block_diag(theta, values, s, work, weighted):
-    """E-step of a leaf, one diagonal covariance per component."""
+def log_joint_diag(theta, x, logp, diff, scratch):
+    """Log joint densities, one diagonal covariance per component."""
     k, d = int(theta[0]), int(theta[1])
     means = HEAD + k
     constants = means + 2 * k * d
     factors = constants + k
-    squares = k + k * d
-    loglik = 0.0
-    width = d + 1 if weighted else d
-    n = values.size // width
-    for start in range(0, n, CHUNK):
-        rows = min(CHUNK, n - start)
-        x, _, logp, scratch = _split(work, d, k, rows)
-        _transpose(values, start, width, x)
-        if weighted:
-            _row_weights(values, start, width, scratch[2])
-        for c in range(k):
-            p = logp[c]
-            norm = scratch[1]
-            norm[:] = 0.0
-            for j in range(d):
-                xj = x[j]
-                centre, scale = theta[means + c * d + j], theta[factors + c * d + j]
-                for b in range(rows):
-                    z = (xj[b] - centre) * scale
-                    norm[b] += z * z
-            for b in range(rows):
-                p[b] = theta[constants + c] - 0.5 * norm[b]
-        loglik += _posterior(logp, scratch, weighted)
-        for c in range(k):
-            r = logp[c]
-            s[c] += _sum(r)
-            _add_sums(r, x, s[k + c * d : k + (c + 1) * d])
-            _add_squares(r, x, s[squares + c * d : squares + (c + 1) * d])
-    return loglik
+    for c in range(k):
+        p = logp[c]
+        norm = scratch[1]
+        norm[:] = 0.0
+        for j in range(d):
+            xj = x[j]
+            centre, scale = theta[means + c * d + j], theta[factors + c * d + j]
+            for b in range(p.size):
+                z = (xj[b] - centre) * scale
+                norm[b] += z * z
+        for b in range(p.size):
+            p[b] = theta[constants + c] - 0.5 * norm[b]
 
 
 @helper
-def _block_spherical(theta, values, s, work, weighted):
-    """E-step of a leaf, one variance per component."""
+def log_joint_spherical(theta, x, logp, diff, scratch):
+    """Log joint densities, one variance per component."""
     k, d = int(theta[0]), int(theta[1])
     means = HEAD + k
     constants = means + k * d + k
     factors = constants + k
-    loglik = 0.0
-    width = d + 1 if weighted else d
-    n = values.size // width
-    for start in range(0, n, CHUNK):
-        rows = min(CHUNK, n - start)
-        x, _, logp, scratch = _split(work, d, k, rows)
-        _transpose(values, start, width, x)
-        if weighted:
-            _row_weights(values, start, width, scratch[2])
-        for c in range(k):
-            p = logp[c]
-            norm = scratch[1]
-            norm[:] = 0.0
-            for j in range(d):
-                xj = x[j]
-                centre = theta[means + c * d + j]
-                for b in range(rows):
-                    z = xj[b] - centre
-                    norm[b] += z * z
-            half = 0.5 * theta[factors + c] * theta[factors + c]
-            for b in range(rows):
-                p[b] = theta[constants + c] - half * norm[b]
-        loglik += _posterior(logp, scratch, weighted)
-        lengths = scratch[:1]
-        lengths[:] = 0.0
+    for c in range(k):
+        p = logp[c]
+        norm = scratch[1]
+        norm[:] = 0.0
         for j in range(d):
             xj = x[j]
-            for b in range(rows):
-                lengths[0, b] += xj[b] * xj[b]
-        for c in range(k):
-            r = logp[c]
-            s[c] += _sum(r)
-            _add_sums(r, x, s[k + c * d : k + (c + 1) * d])
-            _add_sums(r, lengths, s[k + k * d + c : k + k * d + c + 1])
-    return loglik
+            centre = theta[means + c * d + j]
+            for b in range(p.size):
+                z = xj[b] - centre
+                norm[b] += z * z
+        half = 0.5 * theta[factors + c] * theta[factors + c]
+        for b in range(p.size):
+            p[b] = theta[constants + c] - half * norm[b]
 
 
-@kernel(BLOCK, deferred=True)
-def block_full(theta, values, s, work):
-    """E-step of a leaf."""
-    return _block_full(theta, values, s, work, False)
+# Sums of statistics over rows, of responsibilities r (k, rows). The third row of the scratch
+# holds the weights of the rows, or ones.
 
 
-@kernel(BLOCK, deferred=True)
-def block_full_weighted(theta, values, s, work):
-    """E-step of a leaf whose rows have weights."""
-    return _block_full(theta, values, s, work, True)
+@helper
+def add_full(x, r, s, scratch):
+    """Add the sums of r, r x, r x x'."""
+    k, d = r.shape[0], x.shape[0]
+    tri, squares = d * (d + 1) // 2, k + k * d
+    for c in range(k):
+        s[c] += _sum(r[c])
+        _add_sums(r[c], x, s[k + c * d : k + (c + 1) * d])
+        _add_products(r[c], x, s[squares + c * tri : squares + (c + 1) * tri], scratch[0])
 
 
-@kernel(BLOCK, deferred=True)
-def block_tied(theta, values, s, work):
-    """E-step of a leaf."""
-    return _block_tied(theta, values, s, work, False)
+@helper
+def add_tied(x, r, s, scratch):
+    """Add the sums of r, r x, x x'."""
+    k, d = r.shape[0], x.shape[0]
+    for c in range(k):
+        s[c] += _sum(r[c])
+        _add_sums(r[c], x, s[k + c * d : k + (c + 1) * d])
+    _add_products(scratch[2], x, s[k + k * d :], scratch[0])
 
 
-@kernel(BLOCK, deferred=True)
-def block_tied_weighted(theta, values, s, work):
-    """E-step of a leaf whose rows have weights."""
-    return _block_tied(theta, values, s, work, True)
+@helper
+def add_diag(x, r, s, scratch):
+    """Add the sums of r, r x, r x^2."""
+    k, d = r.shape[0], x.shape[0]
+    squares = k + k * d
+    for c in range(k):
+        s[c] += _sum(r[c])
+        _add_sums(r[c], x, s[k + c * d : k + (c + 1) * d])
+        _add_squares(r[c], x, s[squares + c * d : squares + (c + 1) * d])
 
 
-@kernel(BLOCK, deferred=True)
-def block_diag(theta, values, s, work):
-    """E-step of a leaf."""
-    return _block_diag(theta, values, s, work, False)
-
-
-@kernel(BLOCK, deferred=True)
-def block_diag_weighted(theta, values, s, work):
-    """E-step of a leaf whose rows have weights."""
-    return _block_diag(theta, values, s, work, True)
-
-
-@kernel(BLOCK, deferred=True)
-def block_spherical(theta, values, s, work):
-    """E-step of a leaf."""
-    return _block_spherical(theta, values, s, work, False)
-
-
-@kernel(BLOCK, deferred=True)
-def block_spherical_weighted(theta, values, s, work):
-    """E-step of a leaf whose rows have weights."""
-    return _block_spherical(theta, values, s, work, True)
+@helper
+def add_spherical(x, r, s, scratch):
+    """Add the sums of r, r x, r |x|^2."""
+    k, d = r.shape[0], x.shape[0]
+    lengths = scratch[:1]
+    lengths[:] = 0.0
+    for j in range(d):
+        xj = x[j]
+        for b in range(xj.size):
+            lengths[0, b] += xj[b] * xj[b]
+    for c in range(k):
+        s[c] += _sum(r[c])
+        _add_sums(r[c], x, s[k + c * d : k + (c + 1) * d])
+        _add_sums(r[c], lengths, s[k + k * d + c : k + k * d + c + 1])

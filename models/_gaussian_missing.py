@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from saem._borrow import segment
 from saem._jit import kernel
-from saem._types import ACCUMULATE, BLOCK, CLASSIFY, DRAW, EXPECT
+from saem._types import ACCUMULATE, CLASSIFY, DRAW, EXPECT
 
 from ._gaussian_conditional import (
     accumulate_full,
@@ -37,10 +37,6 @@ __all__ = [
     "accumulate_full_missing",
     "accumulate_spherical_missing",
     "accumulate_tied_missing",
-    "block_diag_missing",
-    "block_full_missing",
-    "block_spherical_missing",
-    "block_tied_missing",
     "classify_diag_missing",
     "classify_full_missing",
     "classify_spherical_missing",
@@ -109,21 +105,6 @@ def accumulate_full_missing(weight, y, latent, s):
     accumulate_full(weight * y[d], segment(y, 0, d), latent, s, k)
 
 
-@kernel(BLOCK, deferred=True)
-def block_full_missing(theta, values, s, work):
-    """E-step of a leaf, row by row."""
-    k, d = int(theta[0]), int(theta[1])
-    first = 2 * d + d * (d + 1) // 2
-    latent = work[first:]
-    loglik = 0.0
-    for start in range(0, values.size, d + 1):
-        x, weight = segment(values, start, d), values[start + d]
-        joint_full(theta, x, latent, work)
-        loglik += weight * _normalise(segment(latent, 0, k))
-        accumulate_full(weight, x, latent, s, k)
-    return loglik
-
-
 @kernel(EXPECT, deferred=True)
 def expect_tied_missing(theta, y, latent, work):
     """Posterior of one row; returns the weighted log-likelihood of its observed values."""
@@ -156,21 +137,6 @@ def accumulate_tied_missing(weight, y, latent, s):
     accumulate_tied(weight * y[d], segment(y, 0, d), latent, s, k)
 
 
-@kernel(BLOCK, deferred=True)
-def block_tied_missing(theta, values, s, work):
-    """E-step of a leaf, row by row."""
-    k, d = int(theta[0]), int(theta[1])
-    first = 2 * d + d * (d + 1) // 2
-    latent = work[first:]
-    loglik = 0.0
-    for start in range(0, values.size, d + 1):
-        x, weight = segment(values, start, d), values[start + d]
-        joint_tied(theta, x, latent, work)
-        loglik += weight * _normalise(segment(latent, 0, k))
-        accumulate_tied(weight, x, latent, s, k)
-    return loglik
-
-
 @kernel(EXPECT, deferred=True)
 def expect_diag_missing(theta, y, latent, work):
     """Posterior of one row; returns the weighted log-likelihood of its observed values."""
@@ -201,20 +167,6 @@ def accumulate_diag_missing(weight, y, latent, s):
     accumulate_observed(weight * y[d], segment(y, 0, d), latent, s, d)
 
 
-@kernel(BLOCK, deferred=True)
-def block_diag_missing(theta, values, s, work):
-    """E-step of a leaf, row by row."""
-    k, d = int(theta[0]), int(theta[1])
-    latent = segment(work, 0, k)
-    loglik = 0.0
-    for start in range(0, values.size, d + 1):
-        x, weight = segment(values, start, d), values[start + d]
-        log_joint_variances(theta, x, latent, d)
-        loglik += weight * _normalise(latent)
-        accumulate_observed(weight, x, latent, s, d)
-    return loglik
-
-
 @kernel(EXPECT, deferred=True)
 def expect_spherical_missing(theta, y, latent, work):
     """Posterior of one row; returns the weighted log-likelihood of its observed values."""
@@ -243,17 +195,3 @@ def accumulate_spherical_missing(weight, y, latent, s):
     """Add the weighted statistic of one row."""
     d = y.size - 1
     accumulate_observed(weight * y[d], segment(y, 0, d), latent, s, 1)
-
-
-@kernel(BLOCK, deferred=True)
-def block_spherical_missing(theta, values, s, work):
-    """E-step of a leaf, row by row."""
-    k, d = int(theta[0]), int(theta[1])
-    latent = segment(work, 0, k)
-    loglik = 0.0
-    for start in range(0, values.size, d + 1):
-        x, weight = segment(values, start, d), values[start + d]
-        log_joint_variances(theta, x, latent, 1)
-        loglik += weight * _normalise(latent)
-        accumulate_observed(weight, x, latent, s, 1)
-    return loglik

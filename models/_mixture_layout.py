@@ -43,11 +43,12 @@ class Functions(NamedTuple):
     draw: Any
     classify: Any
     accumulate: Any
-    block: Any
     maximize: Any
     surrogate: Any
     project: Any
     derive: Any
+    expect_batch: Any = None
+    accumulate_batch: Any = None
 
 
 def functions_of(covariance_type: str, rows: str = "plain") -> Functions:
@@ -68,19 +69,20 @@ def functions_of(covariance_type: str, rows: str = "plain") -> Functions:
         return import_module(f"._gaussian_{name}", __package__)
 
     home = module({"plain": "kernels"}.get(rows, rows))
-    blocks = home if rows == "missing" else module("blocks")
     updates, objectives = module("updates"), module("surrogates")
     names = {
         "expect": (home, suffix),
         "draw": (home, suffix),
         "classify": (home, suffix),
         "accumulate": (home, suffix),
-        "block": (blocks, suffix),
         "maximize": (updates, step),
         "surrogate": (objectives, step),
         "project": (objectives, step),
         "derive": (updates, ""),
     }
+    if rows != "missing":
+        batches = module("batches")
+        names |= {"expect_batch": (batches, ""), "accumulate_batch": (batches, suffix)}
     return Functions(
         **{n: getattr(file, f"{n}_{covariance_type}{end}") for n, (file, end) in names.items()}
     )

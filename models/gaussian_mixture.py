@@ -122,9 +122,7 @@ class GaussianMixture(GaussianRows):
     """
 
     name: ClassVar[str] = "Gaussian mixture"
-    capabilities: ClassVar[frozenset[str]] = frozenset(
-        {"expect", "draw", "block", "classify", "surrogate"}
-    )
+    capabilities: ClassVar[frozenset[str]] = frozenset({"expect", "draw", "classify", "surrogate"})
     #: What the positive codes of `maximize` mean.
     maximize_errors: ClassVar[dict[int, str]] = {
         updates.EMPTY_COMPONENT: "a component has lost all its rows, or all observed values of "
@@ -222,8 +220,9 @@ class GaussianMixture(GaussianRows):
         self._kind = kind
         # Not where x x' enters as it is, nor where conditional means enter by their squares.
         self.linear_statistic = t != "tied" and (kind != "missing" or t != "full")
+        self.batched = kind != "missing"
         self._functions = layout.functions_of(t, kind)
-        own = self._functions._asdict()
+        own = {n: f for n, f in self._functions._asdict().items() if f is not None}
         self._derive = own.pop("derive")
         self.kernels = make_kernels(**own)
         self.latent_size, self.work_size = layout.scratch(t, kind, k, d, self.most_missing)

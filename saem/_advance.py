@@ -23,6 +23,7 @@ from saem._borrow import borrow
 from saem._jit import helper, kernel
 from saem._linalg import assign
 from saem._loop import add_row, move_guarded, record_at, visit_into
+from saem._together import ANEW, CHANGE, FRESH, REFRESH, add_gathered, gathered_work
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
 from saem.random import stream
 
@@ -59,16 +60,16 @@ def _add_change(functions, weight, y, old, new, change, latent_size, form, linea
 @kernel(
     int64(
         KERNELS, VISITOR, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, VECTOR,
-        uint64, int64, int64, int64, int64, int64, int64, int64, boolean, int64,
-        INDEX, INDEX, INDEX, VECTOR, VECTOR, VECTOR,
+        uint64, int64, int64, int64, int64, int64, int64, int64, boolean, boolean, int64,
+        INDEX, INDEX, INDEX, VECTOR, VECTOR, VECTOR, int64,
         VECTOR, VECTOR, VECTOR, VECTOR, INDEX,
     ),
     deferred=True,
 )  # fmt: skip
 def advance(
     kernels, visitor, values, offsets, theta, records, memories, settings,
-    seed, iteration, n, proxy, batch, latent_size, record_size, form, linear, work_size,
-    order, second, slots, rho, gamma, average,
+    seed, iteration, n, proxy, batch, latent_size, record_size, form, linear, gathered, work_size,
+    order, second, slots, rho, gamma, average, average_after,
     mean, reference, fast, s, counts,
 ):  # fmt: skip
     """Run iterations that visit a batch each, without leaving compiled code.
@@ -77,13 +78,17 @@ def advance(
     ----------
     linear : bool
         Whether S is linear in the latent record and records are one draw of weight one.
+    gathered : bool
+        Whether the individuals of a batch are visited together, by `expect_batch`.
     order, second : ndarray of int64
         Individuals of I and of J, batch by batch.
-    slots : ndarray of int64, shape (n,) for MEMORY_PAIR
-        Zeros; used to find the members of J that are in I.
+    slots : ndarray of int64, shape (n,) for MEMORY_PAIR, and INCREMENTAL if gathered
+        Zeros; used to find the members of J that are in I, and those that stand twice.
     rho, gamma : ndarray of shape (n_iter,)
     average : ndarray
         How many statistics were averaged and their average; empty for none.
+    average_after : int
+        Iterations before the first that is averaged.
     mean : ndarray of shape (q,)
         Mean of the memory, of the anchor, or the last target (RECURSIVE).
     reference : ndarray
@@ -111,14 +116,24 @@ def advance(
     twice = proxy == ANCHOR_ANEW or proxy == RECURSIVE
     remembers = proxy == INCREMENTAL or proxy == ANCHOR or proxy == MEMORY_PAIR
     keeps = not remembers and records.shape[0] == n
+    width = offsets[1]
+    own_room = np.empty(gathered_work(width, latent_size, s.size) if gathered else 0)
+    room = borrow(own_room)
     status = 0
     for t in range(rho.size):
         if proxy == MINI_BATCH:
             target[:] = 0.0
         elif proxy != INCREMENTAL:
             assign(target, mean)
+        if gathered:
+            what = REFRESH if proxy == INCREMENTAL else CHANGE if remembers else FRESH
+            add_gathered(
+                functions, ANEW if twice else what, 1.0 / (n if proxy == INCREMENTAL else batch),
+                values, width, order[t * batch : (t + 1) * batch], theta, reference, records,
+                slots, linear, latent_size, room, work, mean if proxy == INCREMENTAL else target,
+            )  # fmt: skip
         # Everybody is visited before the memory changes: an individual may stand in I twice.
-        for b in range(batch):
+        for b in range(0 if gathered else batch):
             i = order[t * batch + b]
             y = record_at(values, offsets, i)
             key = stream(seed, i, iteration + t)
@@ -133,7 +148,7 @@ def advance(
                 )  # fmt: skip
                 add_row(functions, -1.0 / batch, y, again, latent_size, form, target)
         counts[2] += 2 * batch if twice else batch
-        for b in range(batch):
+        for b in range(0 if gathered else batch):
             i = order[t * batch + b]
             y = record_at(values, offsets, i)
             if proxy == INCREMENTAL:
@@ -163,6 +178,9 @@ def advance(
             for b in range(batch):
                 j = second[t * batch + b]
                 y = record_at(values, offsets, j)
+                if gathered:
+                    counts[2] += slots[j] == 0
+                    continue
                 if slots[j] > 0:
                     assign(again, fresh[slots[j] - 1])
                 else:
@@ -179,14 +197,20 @@ def advance(
                 assign(records[j], again)
             for b in range(batch):
                 slots[order[t * batch + b]] = 0
+            if gathered:
+                add_gathered(
+                    functions, REFRESH, 1.0 / n, values, width,
+                    second[t * batch : (t + 1) * batch], theta, reference, records, slots,
+                    linear, latent_size, room, work, mean,
+                )  # fmt: skip
         status = move_guarded(functions, target, rho[t], gamma[t], fast, s, theta, counts, before)
         if status != 0:
             break
-        if average.size > 0:
+        if average.size > 0 and t >= average_after:
             average[0] += 1.0
             for m in range(s.size):
                 average[1 + m] += (s[m] - average[1 + m]) / average[0]
     # The owners live until here, whatever the compiler thinks of them.
     own_work[0] = own_fresh.size + own_again.size + own_draws.size
-    own_work[0] += own_target.size + own_before.size + own_change.size
+    own_work[0] += own_target.size + own_before.size + own_change.size + own_room.size
     return status

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import float64, int64, uint64, void
 
+from saem._atomic import fetch_add, load, store
 from saem._borrow import borrow, segment
 from saem._jit import helper, kernel, routine
 from saem._linalg import assign
@@ -20,14 +21,23 @@ __all__ = [
     "collect",
     "conditional_loglik",
     "move",
+    "no_work",
+    "stop",
     "sweep",
-    "sweep_blocks",
+    "unfinished",
     "visit_at",
     "visit_each",
 ]
 
 #: What a row of the memory holds: a record of weighted draws, or the statistic of one.
 RECORDS, STATISTICS = 0, 1
+
+#: Places of what threads share: the next leaf to take, how many are done, the iteration, and
+#: whether to return. A cache line apart, so that a look at one does not wait for another.
+_NEXT, _DONE, _ITERATION, _STOP = 0, 8, 16, 24
+_CONTROL = 32
+#: Looks at the others' last leaves before the thread offers its processor to them.
+_LAST_LEAF = 100_000
 
 
 @helper
@@ -74,63 +84,117 @@ def visit_into(functions, visit, theta, y, row, scratch, memory, settings, key, 
     return visit(functions, theta, y, row, memory, settings, key, work)
 
 
+@helper
+def _sweep_leaf(
+    functions, visit, values, offsets, theta, records, memories, settings,
+    seed, iteration, n, leaf, j, latent_size, form, work, scratch, sums,
+):  # fmt: skip
+    """Visit the individuals of leaf j; `sums` receives its share of the mean statistic.
+
+    After which stands its log-likelihood.
+    """
+    keep = records.shape[0] == n
+    form = form if keep else RECORDS
+    q = sums.size - 1
+    statistic = segment(sums, 0, q)
+    statistic[:] = 0.0
+    total = 0.0
+    for i in range(j * leaf, min(n, (j + 1) * leaf)):
+        y = record_at(values, offsets, i)
+        row = records[i] if keep else scratch
+        key = stream(seed, i, iteration)
+        total += visit_into(
+            functions, visit, theta, y, row, scratch, memories[i], settings, key, work,
+            latent_size, form,
+        )  # fmt: skip
+        add_row(functions, 1.0 / n, y, row, latent_size, form, statistic)
+    sums[q] = total
+
+
+def no_work():
+    """Numbers by which threads share the leaves of a pass: for now, all are taken."""
+    control = np.zeros(_CONTROL, dtype=np.int64)
+    control[_NEXT] = np.iinfo(np.int32).max
+    return control
+
+
+@kernel(void(INDEX), deferred=True)
+def stop(control):
+    """Tell the threads that wait for work to return."""
+    store(control, _STOP, 1)
+
+
+@kernel(int64(INDEX, int64), deferred=True)
+def unfinished(control, n_leaves):
+    """Leaves of this pass that somebody is still at work on."""
+    return n_leaves - load(control, _DONE)
+
+
 @kernel(
-    void(
+    int64(
         KERNELS, VISITOR, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, VECTOR,
-        uint64, int64, int64, int64, int64, int64, int64, int64, int64, int64, MATRIX,
+        uint64, int64, int64, int64, int64, int64, int64, MATRIX, int64, INDEX, int64,
     ),
     deferred=True,
 )  # fmt: skip
 def sweep(
     kernels, visitor, values, offsets, theta, records, memories, settings,
-    seed, iteration, n, leaf, first, last, latent_size, record_size, form, work_size, partial,
+    seed, n, leaf, latent_size, record_size, form, work_size, partial,
+    iteration, control, patience,
 ):  # fmt: skip
-    """Visit all individuals of the leaves first..last-1 and sum their statistics.
+    """Visit all individuals and sum their statistics, alone or with other threads.
 
     Row j of `partial` receives the mean statistic's share of leaf j, then its
     log-likelihood. Without a row of `records` for each individual, nothing is kept.
+
+    Parameters
+    ----------
+    iteration : int
+        That of the random numbers; the thread with ``patience = 0`` announces it.
+    control : ndarray of int64
+        See `no_work`; shared by all threads of the pass.
+    patience : int
+        0 for the thread that announces the pass and returns when it is over; for the
+        others, how often they look for the next pass in vain before they return.
+
+    Returns
+    -------
+    int
+        Leaves that another thread had not finished when this one lost patience.
     """
     functions, visit = unpack(kernels), visitor.visit
     own_work, own_scratch = np.empty(max(1, work_size)), np.empty(record_size)
     work, scratch = borrow(own_work), borrow(own_scratch)
     values, theta, settings = borrow(values), borrow(theta), borrow(settings)
     records, memories, partial = borrow(records), borrow(memories), borrow(partial)
-    q = partial.shape[1] - 1
-    keep = records.shape[0] == n
-    for j in range(first, last):
-        sums = partial[j, :q]
-        sums[:] = 0.0
-        total = 0.0
-        for i in range(j * leaf, min(n, (j + 1) * leaf)):
-            y = record_at(values, offsets, i)
-            row = records[i] if keep else scratch
-            key = stream(seed, i, iteration)
-            total += visit_into(
-                functions, visit, theta, y, row, scratch, memories[i], settings, key, work,
-                latent_size, form if keep else RECORDS,
+    n_leaves = partial.shape[0]
+    if patience == 0:
+        control[_ITERATION] = iteration
+        store(control, _DONE, 0)
+        store(control, _NEXT, 0)
+    in_vain = 0
+    while in_vain <= patience and load(control, _STOP) == 0:
+        # Only a leaf that was there to take is counted up: who waits must not write.
+        j = n_leaves
+        if load(control, _NEXT) < n_leaves:
+            j = fetch_add(control, _NEXT, 1)
+        if j < n_leaves:
+            # Read after the leaf is taken: until that is done, no other pass begins.
+            _sweep_leaf(
+                functions, visit, values, offsets, theta, records, memories, settings,
+                seed, control[_ITERATION], n, leaf, j, latent_size, form, work, scratch,
+                partial[j],
             )  # fmt: skip
-            add_row(functions, 1.0 / n, y, row, latent_size, form if keep else RECORDS, sums)
-        partial[j, q] = total
+            fetch_add(control, _DONE, 1)
+            in_vain = 0
+        else:
+            in_vain += 1
+    for _ in range(_LAST_LEAF if patience == 0 else 0):
+        if load(control, _DONE) >= n_leaves:
+            break
     # The owners live until here, whatever the compiler thinks of them.
     own_work[0] = own_scratch.size
-
-
-@kernel(
-    void(KERNELS, VECTOR, INDEX, VECTOR, int64, int64, int64, int64, int64, MATRIX), deferred=True
-)
-def sweep_blocks(kernels, values, offsets, theta, n, leaf, first, last, work_size, partial):
-    """As `sweep`, for models that treat a whole leaf at once and keep no records."""
-    functions = unpack(kernels)
-    work = np.empty(max(1, work_size))
-    q = partial.shape[1] - 1
-    for j in range(first, last):
-        sums = partial[j, :q]
-        sums[:] = 0.0
-        stop = min(n, (j + 1) * leaf)
-        chunk = values[start_of(offsets, j * leaf) : start_of(offsets, stop)]
-        partial[j, q] = functions.block(theta, chunk, sums, work)
-        for m in range(q):
-            sums[m] /= n
+    return n_leaves - load(control, _DONE)
 
 
 @kernel(void(KERNELS, VECTOR, INDEX, MATRIX, int64, int64, int64, int64, MATRIX), deferred=True)

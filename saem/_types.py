@@ -46,9 +46,14 @@ CLASSIFY = EXPECT
 #: surrogate(s, theta) -> <s, phi(theta)> - psi(theta), what `maximize` maximises (terms free of
 #: theta left out): the complete-data log-likelihood per individual, penalties included.
 SURROGATE = float64(VECTOR, VECTOR)
-#: block(theta, values, s, work) -> log-likelihood of many equal-length records at once,
-#: adding the sum of their expected statistics to s.
-BLOCK = float64(VECTOR, VECTOR, VECTOR, VECTOR)
+
+#: expect_batch(theta, columns, latents, work) -> sum of log-likelihoods: as `expect` for
+#: equal-length records gathered from anywhere, data (length, rows) and latents (latent_size, rows).
+EXPECT_BATCH = float64(VECTOR, MATRIX, MATRIX, VECTOR)
+#: accumulate_batch(columns, latents, s, work): adds the sum of their S(y, latent) to s.
+ACCUMULATE_BATCH = void(MATRIX, MATRIX, VECTOR, VECTOR)
+#: Rows that these two are given at a time, at most.
+BATCH_ROWS = 128
 
 _FIELDS: tuple[tuple[str, Any], ...] = (
     ("structural", STRUCTURAL),
@@ -59,9 +64,10 @@ _FIELDS: tuple[tuple[str, Any], ...] = (
     ("accumulate", ACCUMULATE),
     ("maximize", MAXIMIZE),
     ("project", PROJECT),
-    ("block", BLOCK),
     ("classify", CLASSIFY),
     ("surrogate", SURROGATE),
+    ("expect_batch", EXPECT_BATCH),
+    ("accumulate_batch", ACCUMULATE_BATCH),
 )
 
 
@@ -80,9 +86,10 @@ class Functions(NamedTuple):
     accumulate: Any
     maximize: Any
     project: Any
-    block: Any
     classify: Any
     surrogate: Any
+    expect_batch: Any
+    accumulate_batch: Any
 
 
 @structref.register
@@ -118,8 +125,8 @@ structref.define_boxing(VisitorType, Visitor)
 
 @kernel(KERNELS(*(FunctionType(sig) for _, sig in _FIELDS)))
 def _make_kernels(
-    structural, expect, log_lik, prior, draw, accumulate, maximize, project, block, classify,
-    surrogate,
+    structural, expect, log_lik, prior, draw, accumulate, maximize, project, classify, surrogate,
+    expect_batch, accumulate_batch,
 ):  # fmt: skip
     fns = structref.new(KERNELS)
     fns.structural = structural
@@ -130,9 +137,10 @@ def _make_kernels(
     fns.accumulate = accumulate
     fns.maximize = maximize
     fns.project = project
-    fns.block = block
     fns.classify = classify
     fns.surrogate = surrogate
+    fns.expect_batch = expect_batch
+    fns.accumulate_batch = accumulate_batch
     return fns
 
 
@@ -155,9 +163,10 @@ def unpack(kernels):
         kernels.accumulate,
         kernels.maximize,
         kernels.project,
-        kernels.block,
         kernels.classify,
         kernels.surrogate,
+        kernels.expect_batch,
+        kernels.accumulate_batch,
     )
 
 
@@ -196,12 +205,6 @@ def no_project(s, theta):
     """Stand for `project` in models whose statistics are always admissible."""
 
 
-@kernel(BLOCK)
-def no_block(theta, values, s, work):
-    """Stand for `block` in models without a blocked E-step."""
-    return np.nan
-
-
 @kernel(CLASSIFY)
 def no_classify(theta, y, latent, work):
     """Stand for `classify` in models whose latent variable has no modes to choose from."""
@@ -213,6 +216,19 @@ def no_classify(theta, y, latent, work):
 def no_surrogate(s, theta):
     """Stand for `surrogate` in models that do not tell what they maximise."""
     return np.nan
+
+
+@kernel(EXPECT_BATCH)
+def no_expect_batch(theta, columns, latents, work):
+    """Stand for `expect_batch` in models that are visited one individual at a time."""
+    latents[:, :] = np.nan
+    return np.nan
+
+
+@kernel(ACCUMULATE_BATCH)
+def no_accumulate_batch(columns, latents, s, work):
+    """Stand for `accumulate_batch` in models that are visited one individual at a time."""
+    s[:] = np.nan
 
 
 class _Plain:
@@ -232,9 +248,10 @@ def make_kernels(
     prior: Any = no_prior,
     draw: Any = no_draw,
     project: Any = no_project,
-    block: Any = no_block,
     classify: Any = no_classify,
     surrogate: Any = no_surrogate,
+    expect_batch: Any = no_expect_batch,
+    accumulate_batch: Any = no_accumulate_batch,
 ) -> Any:
     """Put a model's compiled functions into one record for the engine's loops."""
     functions = {
@@ -246,9 +263,10 @@ def make_kernels(
         "accumulate": accumulate,
         "maximize": maximize,
         "project": project,
-        "block": block,
         "classify": classify,
         "surrogate": surrogate,
+        "expect_batch": expect_batch,
+        "accumulate_batch": accumulate_batch,
     }
     if config.DISABLE_JIT:
         return _Plain(**functions)

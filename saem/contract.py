@@ -62,9 +62,8 @@ class Model(ABC):
         Scratch numbers the functions need for the largest individual.
     capabilities : frozenset of str
         Of ``"expect"`` (exact E-step), ``"draw"`` (exact sampler),
-        ``"gaussian"`` (`log_lik` and `prior`), ``"block"`` (exact E-step of
-        many records at once), ``"classify"`` (most probable latent value),
-        ``"surrogate"`` (the objective of `maximize`).
+        ``"gaussian"`` (`log_lik` and `prior`), ``"classify"`` (most probable latent
+        value), ``"surrogate"`` (the objective of `maximize`).
     param_names : list of str
         Names of the free parameters, in the order of `params_of`.
     maximize_errors : dict of int to str
@@ -72,6 +71,9 @@ class Model(ABC):
     linear_statistic : bool
         Whether ``S(y, z)`` is linear in z, as for responsibilities; spares incremental
         methods half of their additions.
+    batched : bool
+        Whether the kernels have `expect_batch` and `accumulate_batch`, by which records of equal
+        length are visited together, wherever they stand; for speed only.
     penalised : bool
         Whether `maximize` adds a penalty or a prior to the likelihood.
 
@@ -106,6 +108,7 @@ class Model(ABC):
     param_names: list[str]
     maximize_errors: ClassVar[dict[int, str]] = {}
     linear_statistic: bool = False
+    batched: bool = False
     penalised: bool = False
 
     @abstractmethod

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saem import _advance, _loop
+from saem import _advance, _loop, _together
+from saem._crew import Crew
 from saem.contract import Array, Model
 from saem.estep import EStep
 from saem.exceptions import OptionError
@@ -30,6 +31,8 @@ __all__ = ["Combination", "Run", "Snapshot", "iterate"]
 
 #: A pass shorter than this (seconds) is not worth handing to threads.
 _WORTH_THREADS = 4e-4
+#: Batches smaller than this are visited one individual at a time.
+_WORTH_GATHERING = 8
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,13 @@ class Run:
         self._has_numerical = "numerical" in model.capabilities
         self.remembers = algorithm.proxy.remembers or self._has_numerical
         self.form = self._choose_form()
+        #: Whether individuals are visited together rather than one by one.
+        self.together = (
+            model.batched
+            and algorithm.estep.name == "exact"
+            and self.form == _loop.RECORDS
+            and not self._has_numerical
+        )
         rows = model.n_individuals if self.remembers else 0
         self.records = np.zeros((rows, self._row_size))
         self.n_threads = check_threads(n_threads)
@@ -175,6 +185,8 @@ class Run:
         self.partial = np.zeros((self.n_leaves, q + 1))
         self.block = self._leaves_per_block(block_size)
         self._pool: ThreadPoolExecutor | None = None
+        self._crew = Crew(self.n_threads)
+        self._nothing_kept = np.empty((0, 0))
         self._last_pass = 0.0
         algorithm.proxy.check(self)
 
@@ -207,9 +219,14 @@ class Run:
             raise OptionError(f"block_size={block_size!r} must be at least 1 individual.")
         return -(-block_size // self.leaf)
 
+    @property
+    def _worth_threads(self) -> bool:
+        """Whether a pass is long enough to be shared among threads."""
+        return self.n_threads > 1 and self.n_leaves > 1 and self._last_pass >= _WORTH_THREADS
+
     def _parallel(self, work: Callable[[int, int], None]) -> None:
         """Run ``work(first, last)`` over the leaves, on threads where that pays."""
-        if self.n_threads == 1 or self.n_leaves == 1 or self._last_pass < _WORTH_THREADS:
+        if not self._worth_threads:
             work(0, self.n_leaves)
             return
         if self._pool is None:
@@ -228,31 +245,28 @@ class Run:
 
     def _sweep(self, visitor: Any, settings: Array, records: Array, iteration: int) -> None:
         model, bound = self.model, self.bound
-        partial, latent_size = self.partial, model.latent_size
+        arguments = (
+            model.kernels, visitor, model.values, model.offsets, self.theta, records,
+            bound.memories, settings, self.seed, model.n_individuals, self.leaf,
+            model.latent_size, bound.record_size, self.form, bound.work_size, self.partial,
+        )  # fmt: skip
+        self._crew.sweep(arguments, iteration, self._worth_threads)
 
-        def work(first: int, last: int) -> None:
-            _loop.sweep(
-                model.kernels, visitor, model.values, model.offsets, self.theta, records,
-                bound.memories, settings, self.seed, iteration, model.n_individuals, self.leaf,
-                first, last, latent_size, bound.record_size, self.form, bound.work_size, partial,
-            )  # fmt: skip
-
-        self._parallel(work)
-
-    def _sweep_blocks(self) -> None:
+    def _sweep_together(self, records: Array) -> None:
         model = self.model
 
         def work(first: int, last: int) -> None:
-            _loop.sweep_blocks(
-                model.kernels, model.values, model.offsets, self.theta, model.n_individuals,
-                self.leaf, first, last, self.bound.work_size, self.partial,
+            _together.sweep_together(
+                model.kernels, model.values, model.offsets, self.theta, records,
+                model.n_individuals, self.leaf, first, last, model.latent_size,
+                self.bound.work_size, self.partial,
             )  # fmt: skip
 
         self._parallel(work)
 
     def _visit_all(self, visitor: Any, settings: Array) -> None:
         """Visit everybody for the E-step's own purposes; no statistics."""
-        self._sweep(visitor, settings, np.empty((0, 0)), self.k)
+        self._sweep(visitor, settings, self._nothing_kept, self.k)
 
     def full_pass(self, k: int) -> Array:
         """E-step of all individuals; returns the mean statistic at theta."""
@@ -261,16 +275,10 @@ class Run:
         bound.before(k, self.algorithm.gamma(k), self._visit_all)
         if self.remembers and self.records.shape[1] != self._row_size:
             self.records = np.zeros((self.model.n_individuals, self._row_size))
-        blocked = (
-            not self.remembers
-            and self.algorithm.estep.name == "exact"
-            and "block" in self.model.capabilities
-        )
-        if blocked:
-            self._sweep_blocks()
+        records = self.records if self.remembers else self._nothing_kept
+        if self.together:
+            self._sweep_together(records)
         else:
-            scratch = np.empty((0, bound.record_size))
-            records = self.records if self.remembers else scratch
             self._sweep(bound.visitor, bound.settings, records, k)
         bound.after(k)
         self.n_evals += self.model.n_individuals * bound.evals
@@ -282,10 +290,16 @@ class Run:
     def collect(self) -> Array:
         """Mean statistic of the remembered records, in the order of a full pass."""
         model = self.model
-        _loop.collect(
-            model.kernels, model.values, model.offsets, self.records, model.n_individuals,
-            self.leaf, model.latent_size, self.form, self.partial,
-        )  # fmt: skip
+        if self.together:
+            _together.collect_together(
+                model.kernels, model.values, model.offsets, self.records, model.n_individuals,
+                self.leaf, model.latent_size, self.bound.work_size, self.partial,
+            )  # fmt: skip
+        else:
+            _loop.collect(
+                model.kernels, model.values, model.offsets, self.records, model.n_individuals,
+                self.leaf, model.latent_size, self.form, self.partial,
+            )  # fmt: skip
         return np.asarray(self.partial.sum(axis=0)[:-1])
 
     def conditional_loglik(self, theta: Array, records: Array) -> float:
@@ -371,19 +385,22 @@ class Run:
         rho = np.full(n_iter, self.step) if adaptive else values(algorithm.rho, self.k, n_iter)
         if not np.isfinite(self.s[0]):
             gamma[0] = rho[0] = 1.0
-        if second is not None and self._slots.size == 0:
+        gathered = self.together and batch >= _WORTH_GATHERING
+        marked = second is not None or (gathered and code == _advance.INCREMENTAL)
+        if marked and self._slots.size == 0:
             self._slots = np.zeros(model.n_individuals, dtype=np.int64)
         bound.before(self.k, gamma[0], self._visit_all)
         records = self.records if self.remembers else np.empty((0, self._row_size))
         before, visits = self.theta.copy(), self.counts[2]
-        averages = algorithm.average_from is not None and self.k >= algorithm.average_from
+        first = algorithm.average_from
+        averages = first is not None and self.k + n_iter > first
         self.status = _advance.advance(
             model.kernels, bound.visitor, model.values, model.offsets, self.theta, records,
             bound.memories, bound.settings, self.seed, self.k, model.n_individuals, code, batch,
-            model.latent_size, bound.record_size, self.form, self._linear, bound.work_size, order,
-            order if second is None else second, self._slots, rho, gamma,
-            self.average if averages else np.zeros(0), self.mean, self.reference, self.fast,
-            self.s, self.counts,
+            model.latent_size, bound.record_size, self.form, self._linear, gathered,
+            bound.work_size, order, order if second is None else second, self._slots, rho, gamma,
+            self.average if averages else np.zeros(0), max(0, (first or 0) - self.k), self.mean,
+            self.reference, self.fast, self.s, self.counts,
         )  # fmt: skip
         bound.after(self.k)
         self.n_evals += int(self.counts[2] - visits) * bound.evals
@@ -400,6 +417,7 @@ class Run:
 
     def close(self) -> None:
         """Release the threads."""
+        self._crew.close()
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None

@@ -65,16 +65,15 @@ def model_checks(model: Model) -> Iterator[Check]:
         yield Check("the E-step is a pure function", lambda: _pure(model))
     if {"draw", "expect"} <= model.capabilities:
         yield Check("draws have the expected statistic", lambda: _draws(model))
-    if "block" in model.capabilities:
-        yield Check("blocks give what rows give", lambda: _blocks(model))
+    if model.batched:
+        yield Check("visited together is visited one by one", lambda: _together(model))
     yield Check("weights are repetitions", lambda: _weights(model))
 
 
 def _statistic(model: Model, theta: Array | None = None) -> tuple[Array, float]:
     """Mean statistic and log-likelihood of a full pass of the best E-step."""
     run = run_of(model, EM(best_estep(model), n_iter=1), theta)
-    run.remembers = True  # row by row, not in blocks
-    run.records = np.zeros((model.n_individuals, run.bound.record_size))
+    run.together = False
     s = run.full_pass(0)
     return s, run.loglik
 
@@ -255,11 +254,12 @@ def _draws(model: Model) -> None:
     require(worst <= _ERRORS, f"the mean of {_DRAWS} draws is {worst:.1f} standard errors off")
 
 
-def _blocks(model: Model) -> None:
-    blocked, rows = EM(Exact(), n_iter=1), _statistic(model)
-    run = run_of(model, blocked)
-    require_close(run.full_pass(0), rows[0], 1e-10, "statistic of blocks")
-    require_close(np.array(run.loglik), np.array(rows[1]), 1e-10, "log-likelihood of blocks")
+def _together(model: Model) -> None:
+    rows = _statistic(model)
+    run = run_of(model, EM(Exact(), n_iter=1))
+    require(run.together, "individuals are not visited together by the exact E-step")
+    require_close(run.full_pass(0), rows[0], 1e-10, "statistic of those visited together")
+    require_close(np.array(run.loglik), np.array(rows[1]), 1e-10, "log-likelihood")
 
 
 def _weights(model: Model) -> None:

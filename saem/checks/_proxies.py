@@ -101,15 +101,10 @@ def _parts(estep: EStep, proxy: Proxy, rho: float = 1.0) -> Combination:
 def _everybody(model: Model, estep: EStep, proxy: Proxy) -> None:
     """Require damped EM, bit for bit, whatever the proxy."""
     for rho in (1.0, 0.4):
-        # Records are kept in both, so that neither goes by blocks.
         reference = _parts(estep, Incremental(model.n_individuals), rho)
         found = path(model, _parts(estep, proxy, rho), 4)
         expected = path(model, reference, 4)
-        remembers = proxy.remembers or "block" not in model.capabilities
-        if remembers:
-            require(np.array_equal(found, expected), "another path than (damped) EM")
-        else:
-            require_close(found, expected, 1e-10, "path of (damped) EM")
+        require(np.array_equal(found, expected), "another path than (damped) EM")
 
 
 def _stays(model: Model, estep: EStep, proxy: Proxy) -> None:

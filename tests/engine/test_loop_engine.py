@@ -80,10 +80,7 @@ def test_incremental_em_with_everybody_in_the_batch_is_em(name):
     n = model.n_individuals
     em = path_of(model, EM(n_iter=5))
     iem = path_of(model, IncrementalEM(batch_size=n, n_iter=5))
-    if "block" in model.capabilities:  # another order of summation
-        np.testing.assert_allclose(iem, em[1:], rtol=1e-12)
-    else:
-        np.testing.assert_array_equal(iem, em[1:])
+    np.testing.assert_array_equal(iem, em[1:])
 
 
 @pytest.mark.nojit

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from saem.algorithms import EM
+from saem.engine import Run
 
 
 def expected(model, theta):
@@ -16,6 +17,14 @@ def expected(model, theta):
         loglik += model._functions.expect(theta, y, latent, work)
         model._functions.accumulate(1.0 / model.n_individuals, y, latent, s)
     return s, loglik
+
+
+def full_pass(model, theta):
+    """Mean expected statistic and log-likelihood, as EM computes them."""
+    run = Run(model, EM(n_iter=1).combine(model), theta)
+    s = run.full_pass(0)
+    run.close()
+    return s, run.loglik
 
 
 def drawn(model, theta, i, n):

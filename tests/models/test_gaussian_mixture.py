@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from model_references import expected, full_pass
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
@@ -29,24 +30,6 @@ def make_data(n=700, d=3, k=3, seed=1):
 def make_model(covariance_type, n=700, d=3, k=3, **options):
     model = GaussianMixture(make_data(n, d, k), k, covariance_type=covariance_type, **options)
     return model, model.start(np.random.default_rng(5))
-
-
-def block_statistic(model, theta):
-    """Mean statistic and log-likelihood by the blocked kernel, all rows in one leaf."""
-    s = np.zeros(model.stat_spec.size)
-    loglik = model._functions.block(theta, model.values, s, np.empty(model.work_size))
-    return s / model.n_individuals, loglik
-
-
-def row_statistic(model, theta, kernel=None):
-    s = np.zeros(model.stat_spec.size)
-    latent, work = np.empty(model.latent_size), np.empty(model.work_size)
-    loglik = 0.0
-    for i in range(model.n_individuals):
-        y = model.record_of(i)
-        loglik += model._functions.expect(theta, y, latent, work)
-        model._functions.accumulate(1.0 / model.n_individuals, y, latent, s)
-    return s, loglik
 
 
 def full_covariances(model, theta):
@@ -87,13 +70,13 @@ def test_posterior_equals_scipy(covariance_type):
 @pytest.mark.nojit
 @pytest.mark.parametrize("covariance_type", TYPES)
 @pytest.mark.parametrize(("n", "d", "k"), [(700, 3, 3), (301, 1, 2), (129, 10, 2), (40, 5, 1)])
-def test_block_equals_rows(covariance_type, n, d, k):
+def test_rows_visited_together_are_those_visited_one_by_one(covariance_type, n, d, k):
     model, theta = make_model(covariance_type, n, d, k)
-    s, loglik = row_statistic(model, theta)
-    s_block, loglik_block = block_statistic(model, theta)
+    s, loglik = expected(model, theta)
+    s_together, loglik_together = full_pass(model, theta)
     scale = np.abs(s).max()
-    np.testing.assert_allclose(s_block, s, rtol=1e-12, atol=1e-14 * scale)
-    assert loglik_block == pytest.approx(loglik, rel=1e-12)
+    np.testing.assert_allclose(s_together, s, rtol=1e-12, atol=1e-14 * scale)
+    assert loglik_together == pytest.approx(loglik, rel=1e-12)
 
 
 @pytest.mark.nojit
@@ -190,7 +173,7 @@ def test_data_are_used_without_a_copy():
     X.flags.writeable = False
     model = GaussianMixture(X, 2)
     assert np.shares_memory(model.values, X)
-    s, _ = block_statistic(model, model.start(np.random.default_rng(0)))
+    s, _ = full_pass(model, model.start(np.random.default_rng(0)))
     assert np.all(np.isfinite(s))
 
 
@@ -201,7 +184,7 @@ def test_a_far_origin_costs_no_accuracy():
     for model in (near, far):
         theta = model.start(np.random.default_rng(0))
         for _ in range(20):
-            s, loglik = block_statistic(model, theta)
+            s, loglik = full_pass(model, theta)
             assert model._functions.maximize(s, theta) == 0
         results.append((model.components(theta), loglik))
     (a, loglik_a), (b, loglik_b) = results
@@ -310,7 +293,7 @@ def test_standard_errors_of_one_component_are_the_known_ones():
     n = 20_000
     X = make_data(n=n, d=2, k=1)
     model = GaussianMixture(X, 1, reg_covar=0.0)
-    s, _ = block_statistic(model, theta := model.start(np.random.default_rng(0)))
+    s, _ = full_pass(model, theta := model.start(np.random.default_rng(0)))
     assert model._functions.maximize(s, theta) == 0
     cov = model.components(theta)["covariances"][0]
     se = np.sqrt(np.diag(model.cov_params(theta)))
@@ -348,7 +331,7 @@ def test_simulate_benchmark():
 @pytest.mark.nojit
 def test_an_empty_component_and_a_singular_covariance_are_reported():
     model, theta = make_model("full", reg_covar=0.0)
-    s, _ = block_statistic(model, theta)
+    s, _ = full_pass(model, theta)
     view = model.stat_spec.view(s)
     view["squares"][0] = 0.0
     assert model._functions.maximize(s, theta.copy()) == 2

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from model_references import expected, full_pass
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
@@ -45,15 +46,9 @@ def loglik_by_rows(model, theta, X):
 
 
 def statistic(model, theta, *, by_row=False):
-    f, s = model._functions, np.zeros(model.stat_spec.size)
-    work = np.empty(model.work_size)
-    if not by_row:
-        return s, f.block(theta, model.values, s, work)
-    latent, total = np.empty(model.latent_size), 0.0
-    for i in range(model.n_individuals):
-        total += f.expect(theta, model.record_of(i), latent, work)
-        f.accumulate(1.0, model.record_of(i), latent, s)
-    return s, total
+    """Sum of expected statistics, and log-likelihood."""
+    s, loglik = (expected if by_row else full_pass)(model, theta)
+    return model.n_individuals * s, loglik
 
 
 # Weights.

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from model_references import full_pass
 from scipy.optimize import minimize
 
 from saem.algorithms import EM
@@ -30,12 +31,6 @@ def keeping(model, fixed):
     )  # fmt: skip
 
 
-def statistic(model, theta):
-    s = np.zeros(model.stat_spec.size)
-    loglik = model._functions.block(theta, model.values, s, np.empty(model.work_size))
-    return s / model.n_individuals, loglik
-
-
 def near(theta, model, rng, scale):
     """Free parameters moved a little, where they stay admissible."""
     while True:
@@ -62,7 +57,7 @@ def test_the_m_step_maximises_the_surrogate(covariance_type, fixed, missing):
         init=model.components(model.start(None)),
     )  # fmt: skip
     f, theta, rng = model._functions, model.start(None), np.random.default_rng(1)
-    s, _ = statistic(model, theta)
+    s, _ = full_pass(model, theta)
     best = theta.copy()
     assert f.maximize(s, best) == 0
     top = f.surrogate(s, best)
@@ -117,7 +112,7 @@ def test_the_surrogate_is_linear_and_the_complete_likelihood(covariance_type, mi
 def test_inadmissible_statistics_are_refused_and_repaired(covariance_type, missing):
     model = example(covariance_type, missing=missing, weighted=True)
     f, theta = model._functions, model.start(None)
-    s, _ = statistic(model, theta)
+    s, _ = full_pass(model, theta)
     f.maximize(s, theta)
     unharmed = s.copy()
     f.project(unharmed, theta)
@@ -165,7 +160,7 @@ def test_inadmissible_statistics_are_refused_and_repaired(covariance_type, missi
 def test_a_repair_is_near():
     model = example("full")
     f, theta = model._functions, model.start(None)
-    s, _ = statistic(model, theta)
+    s, _ = full_pass(model, theta)
     f.maximize(s, theta)
     least = 1e-6 * np.trace(model.components(theta)["covariances"][0]) / 2
     # a slightly indefinite second moment: only the negative eigenvalue is raised
@@ -296,7 +291,7 @@ def test_draws_average_to_the_expected_statistic(covariance_type, missing):
     model = example(covariance_type, n=30, weighted=True, missing=missing)
     f, theta = model._functions, model.start(None)
     latent, work = np.empty(model.latent_size), np.empty(model.work_size)
-    expected, _ = statistic(model, theta)
+    expected, _ = full_pass(model, theta)
     n_draws, sums = 2000, np.zeros((2000, expected.size))
     for m in range(n_draws):
         for i in range(model.n_individuals):
