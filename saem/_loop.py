@@ -164,7 +164,9 @@ def sweep(
     """
     functions, visit = unpack(kernels), visitor.visit
     own_work, own_scratch = np.empty(max(1, work_size)), np.empty(record_size)
-    work, scratch = borrow(own_work), borrow(own_scratch)
+    # Sums of a thread's own: neighbours in `partial` share cache lines.
+    own_sums = np.empty(partial.shape[1])
+    work, scratch, sums = borrow(own_work), borrow(own_scratch), borrow(own_sums)
     values, theta, settings = borrow(values), borrow(theta), borrow(settings)
     records, memories, partial = borrow(records), borrow(memories), borrow(partial)
     n_leaves = partial.shape[0]
@@ -182,9 +184,9 @@ def sweep(
             # Read after the leaf is taken: until that is done, no other pass begins.
             _sweep_leaf(
                 functions, visit, values, offsets, theta, records, memories, settings,
-                seed, control[_ITERATION], n, leaf, j, latent_size, form, work, scratch,
-                partial[j],
+                seed, control[_ITERATION], n, leaf, j, latent_size, form, work, scratch, sums,
             )  # fmt: skip
+            assign(partial[j], sums)
             fetch_add(control, _DONE, 1)
             in_vain = 0
         else:
@@ -193,7 +195,7 @@ def sweep(
         if load(control, _DONE) >= n_leaves:
             break
     # The owners live until here, whatever the compiler thinks of them.
-    own_work[0] = own_scratch.size
+    own_work[0] = own_scratch.size + own_sums.size
     return n_leaves - load(control, _DONE)
 
 

@@ -30,7 +30,10 @@ signature         function
 ``MAXIMIZE``      ``maximize(s, theta) -> 0``, or a positive code where s has no maximum
 ``PROJECT``       ``project(s, theta)``: moves s to where `maximize` can work
 ``SURROGATE``     ``surrogate(s, theta)``: what `maximize` maximises, affine in s
-``BLOCK``         ``block(theta, values, s, work) -> log-likelihood`` of many records of one length
+``EXPECT_BATCH``  ``expect_batch(theta, columns, latents, work) -> log-likelihood``: many at
+                  once, data (length, rows) and latent records (latent_size, rows); for speed,
+                  with the attribute `batched` and ``ACCUMULATE_BATCH``, which adds up their
+                  statistics: ``accumulate_batch(columns, latents, s, work)``
 ================  ===================================================================
 
 Examples
@@ -56,10 +59,11 @@ from saem import _types
 from saem._jit import helper, kernel
 from saem._types import (
     ACCUMULATE,
-    BLOCK,
+    ACCUMULATE_BATCH,
     CLASSIFY,
     DRAW,
     EXPECT,
+    EXPECT_BATCH,
     LOG_LIK,
     MAXIMIZE,
     PRIOR,
@@ -75,10 +79,11 @@ from saem.statistics import Packed
 
 __all__ = [
     "ACCUMULATE",
-    "BLOCK",
+    "ACCUMULATE_BATCH",
     "CLASSIFY",
     "DRAW",
     "EXPECT",
+    "EXPECT_BATCH",
     "LOG_LIK",
     "MAXIMIZE",
     "PRIOR",
@@ -111,8 +116,8 @@ def make_kernels(*, accumulate: Any, maximize: Any, **others: Any) -> Any:
         Of the signatures `ACCUMULATE` and `MAXIMIZE`; every model has these two.
     **others : callable
         Those of `expect`, `draw`, `classify`, `log_lik`, `prior`, `structural`, `project`,
-        `surrogate` and `block` that the model has; the class attribute `capabilities` says
-        which of them algorithms may ask for.
+        `surrogate`, `expect_batch` and `accumulate_batch` that the model has; the class
+        attribute `capabilities` says which of them algorithms may ask for.
 
     Returns
     -------

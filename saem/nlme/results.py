@@ -205,7 +205,8 @@ class NLMEResults(DiagnosticsFace, IndividualsFace, InferenceFace, Results):
         DataFrame
             A row per individual: acceptance rates, effective sizes, R-hat, jump distances.
         """
-        from saem.inference.chains import SAEM_MOVES, diagnose
+        from saem.algorithms import SAEM_MOVES
+        from saem.inference.chains import diagnose
 
         return diagnose(self.model, self.theta, moves or SAEM_MOVES, **options)
 
