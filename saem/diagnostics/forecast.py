@@ -54,7 +54,36 @@ def forecast(
     n_samples: int = 500,
     seed: int | None = None,
 ) -> pd.DataFrame:
-    """Predict new subjects from what is known of them; see `NLMEResults.forecast`."""
+    """Predict new subjects from what is known of them; also `NLMEResults.forecast`.
+
+    Parameters
+    ----------
+    results : NLMEResults
+        Gives model and population parameters, which are taken as known.
+    data : DataFrame
+        Rows with the columns of the fit; where the response is given it is an observation.
+    level : float
+        Probability of the interval.
+    interval : {"prediction", "confidence"}
+        With or without residual error.
+    n_samples : int
+        Draws of each subject's parameters: from the posterior given its observations by
+        Markov chains, from the population without any.
+    seed : int, optional
+        That of the fit by default.
+
+    Returns
+    -------
+    DataFrame
+        See `NLMEResults.forecast`.
+
+    Raises
+    ------
+    saem.exceptions.DataError
+        If a column is missing or not numeric, or covariates vary within a subject.
+    saem.exceptions.OptionError
+        If an option is out of range.
+    """
     problems = Problems("the forecast")
     if not 0.0 < level < 1.0:
         problems.add(f"level={level!r} must lie between 0 and 1, such as 0.9")

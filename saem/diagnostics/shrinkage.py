@@ -76,7 +76,30 @@ def weighted_residuals(model: NLME, theta: Array, psi: Array) -> Array:
 def shrinkages(
     results: NLMEResults, *, scale: str = "sd", n_samples: int = 100, seed: int | None = None
 ) -> pd.DataFrame:
-    """Shrinkage of every random effect and of the residuals; see `NLMEResults.shrinkages`."""
+    """Shrinkage of every random effect and of the residuals; also `NLMEResults.shrinkages`.
+
+    ``1 - sd(eta) / omega`` and ``1 - sd(iwres)`` (Savic and Karlsson 2009, AAPS J. 11,
+    558-569), or of variances.
+
+    Parameters
+    ----------
+    results : NLMEResults
+    scale : {"sd", "variance"}
+    n_samples : int
+        Draws per individual.
+    seed : int, optional
+        That of the fit by default.
+
+    Returns
+    -------
+    DataFrame
+        One row per random effect and ``epsilon``; columns ``modes``, ``means``, ``samples``.
+
+    Raises
+    ------
+    saem.exceptions.OptionError
+        For another scale.
+    """
     import pandas as pd
 
     if scale not in ("sd", "variance"):

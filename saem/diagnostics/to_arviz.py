@@ -95,7 +95,30 @@ def to_arviz(
     max_draws: int = 4000,
     seed: int | None = None,
 ) -> Any:
-    """Posteriors of the individuals at the estimates; see `NLMEResults.to_arviz`."""
+    """Posteriors of the individuals at the estimates; also `NLMEResults.to_arviz`.
+
+    Parameters
+    ----------
+    results : NLMEResults
+    accuracy : float
+        Monte Carlo error of every mean, as a fraction of the posterior sd, at most.
+    max_draws : int
+        Draws of an individual at most, over all chains.
+    seed : int, optional
+        That of the fit by default.
+
+    Returns
+    -------
+    arviz.InferenceData
+        See `NLMEResults.to_arviz`.
+
+    Raises
+    ------
+    ImportError
+        If ArviZ is not installed (extra ``arviz``).
+    saem.exceptions.OptionError
+        If its version has no InferenceData.
+    """
     import pandas as pd
 
     arviz = load_arviz()
