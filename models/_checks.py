@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,12 @@ __all__ = [
     "add_bad_flags",
     "add_bad_matrices",
     "add_bad_weights",
+    "add_missing_column",
     "add_unknown",
     "check_size_of_theta",
     "collinear",
     "dependent_columns",
+    "did_you_mean",
     "first_line",
     "is_number",
     "is_symmetric",
@@ -49,12 +51,26 @@ def add_bad_flags(problems: Problems, **flags: Any) -> None:
             problems.add(f"{name}={value!r} must be True or False")
 
 
+def did_you_mean(name: Any, known: Iterable[Any], n: int = 1) -> str | None:
+    """Remedy with at most n of the names known that are spelled alike; None without such."""
+    close = nearest(str(name), known)[:n]
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else None
+
+
 def add_unknown(name: str, value: Any, known: tuple[str, ...], problems: Problems) -> None:
     """Name an option that is not one of those known, with the nearest of them."""
-    close = nearest(str(value), known)
     problems.add(
         f"{name}={value!r} is not one of {', '.join(map(repr, known))}",
-        remedy=f"did you mean {close[0]!r}?" if close else None,
+        remedy=did_you_mean(value, known),
+    )
+
+
+def add_missing_column(column: str, known: list[str], problems: Problems) -> None:
+    """Name a column that a table of the columns known lacks."""
+    problems.add(
+        f"column {column!r} is missing",
+        remedy=did_you_mean(column, known, 3)
+        or f"the columns there are: {', '.join(map(repr, known[:10]))}",
     )
 
 

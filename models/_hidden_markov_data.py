@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saem.contract import Array
-from saem.exceptions import Problems, nearest
+from saem.exceptions import Problems
 
 from . import _hidden_markov_kernels as kernels
-from ._checks import is_whole
+from ._checks import add_unknown, is_whole
 from ._incomplete import add_empty_columns, observed_moments
+from ._mixture_options import check_floor
 from ._table import as_array, read_table, shape_of
 
 __all__ = [
@@ -190,16 +191,10 @@ def check_options(
         ("covariance_type", covariance_type, ("diag", "full")),
     ):
         if not isinstance(value, str) or value not in known:
-            close = nearest(str(value), known)
-            problems.add(
-                f"{option}={value!r} is not one of {', '.join(map(repr, known))}",
-                remedy=f"did you mean {close[0]!r}?" if close else None,
-            )
+            add_unknown(option, value, known, problems)
     if n_categories is not None and (not is_whole(n_categories) or n_categories < 1):
         problems.add(f"n_categories={n_categories!r} must be a whole number, at least 1")
-    number = isinstance(reg_covar, int | float) and not isinstance(reg_covar, bool)
-    if not number or not 0.0 <= reg_covar < np.inf:
-        problems.add(f"reg_covar={reg_covar!r} must be a number, at least 0")
+    check_floor(reg_covar, problems)
 
 
 def check_sequences(

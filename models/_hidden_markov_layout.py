@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from saem.contract import Array
-from saem.exceptions import ModelError, Problems, nearest
+from saem.exceptions import ModelError, Problems
 from saem.statistics import Packed
 
-from ._checks import add_bad_matrices, read_arrays
+from ._checks import add_bad_matrices, did_you_mean, read_arrays
 from ._hidden_markov_kernels import HEAD
 
 __all__ = [
@@ -130,10 +130,8 @@ def check_parts(parts: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, Arr
     problems = Problems("the parameters")
     for name in map(str, parts):
         if name not in shapes:
-            close = nearest(name, shapes)
             problems.add(
-                f"{name!r} is not one of {', '.join(shapes)}",
-                remedy=f"did you mean {close[0]!r}?" if close else None,
+                f"{name!r} is not one of {', '.join(shapes)}", remedy=did_you_mean(name, shapes)
             )
     for name in (n for n in shapes if n not in parts):
         problems.add(f"{name} is missing; it must have shape {shapes[name]}")

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saem.contract import Array
-from saem.exceptions import DataError, ModelError, Problems, nearest
+from saem.exceptions import DataError, ModelError, Problems
 
-from ._checks import dependent_columns, first_line
+from ._checks import add_missing_column, dependent_columns, first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,13 +77,7 @@ def _check_columns(
     known = [str(c) for c in frame.columns]
     for column in [groups, *variables]:
         if known.count(column) == 0:
-            close = nearest(column, known)
-            problems.add(
-                f"column {column!r} is missing",
-                remedy=f"did you mean {' or '.join(map(repr, close))}?"
-                if close
-                else f"the frame has {', '.join(map(repr, known[:10]))}",
-            )
+            add_missing_column(column, known, problems)
         elif known.count(column) > 1:
             problems.add(f"column name {column!r} stands for more than one column")
     if problems:

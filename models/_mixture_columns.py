@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saem.contract import Array
-from saem.exceptions import Problems, nearest
+from saem.exceptions import Problems
 
 from . import _mixture_families as families
+from ._checks import add_missing_column
 from ._table import as_array, chunks
 
 __all__ = [
@@ -102,9 +103,7 @@ def read_source(X: Any, problems: Problems, names: Iterable[str] | None = None) 
             problems.add(f"X of shape {X.shape} is empty")
         wanted = own if names is None else list(names)
         for column in (c for c in wanted if c not in own):
-            close = nearest(column, own)
-            hint = f"did you mean {' or '.join(map(repr, close))}?" if close else None
-            problems.add(f"column {column!r} is missing", remedy=hint)
+            add_missing_column(column, own, problems)
         if problems:
             return None
         return Source(wanted, [X.iloc[:, own.index(c)] for c in wanted], X.index)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from saem.contract import Array
-from saem.exceptions import DataError, ModelError, Problems, nearest
+from saem.exceptions import DataError, ModelError, Problems
 
-from ._checks import dependent_columns, first_line
+from ._checks import add_missing_column, dependent_columns, first_line
 from ._linear_mixed_data import used_columns
 from ._table import shape_of
 
@@ -81,7 +81,7 @@ class ArrayDesign:
         if hasattr(X, "columns"):
             known = [str(c) for c in X.columns]
             for name in (name for name in own if name not in known):
-                problems.add(f"column {name!r} is missing")
+                add_missing_column(name, known, problems)
             problems.raise_if_any(DataError)
             rows, X = X.index, X.set_axis(known, axis=1)[own]
         else:
@@ -156,9 +156,7 @@ class FormulaDesign:
         known = [str(c) for c in frame.columns]
         for name in sorted(map(str, parsed.required_variables)):
             if name not in known:
-                close = nearest(name, known)
-                hint = f"did you mean {' or '.join(map(repr, close))}?" if close else None
-                problems.add(f"column {name!r} is missing", remedy=hint)
+                add_missing_column(name, known, problems)
             elif not missing_fine:
                 for i in np.flatnonzero(frame[name].isna().to_numpy())[:5]:
                     problems.add(

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from saem.contract import Array
-from saem.exceptions import Problems, nearest
+from saem.exceptions import Problems
+
+from ._checks import add_missing_column
 
 __all__ = ["Moments", "Table", "as_array", "chunks", "moments", "read_table", "shape_of"]
 
@@ -141,16 +143,13 @@ def read_table(
         None where X cannot be read at all.
     """
     if names is not None and hasattr(X, "columns"):
-        absent = [c for c in names if c not in set(map(str, X.columns))]
+        known = [str(c) for c in X.columns]
+        absent = [c for c in names if c not in known]
         for column in absent:
-            close = nearest(column, X.columns)
-            problems.add(
-                f"column {column!r} is missing",
-                remedy=f"did you mean {', '.join(close)}?" if close else None,
-            )
+            add_missing_column(column, known, problems)
         if absent:
             return None
-        X = X.set_axis([str(c) for c in X.columns], axis=1)[names]
+        X = X.set_axis(known, axis=1)[names]
     array, own, rows = _numbers(X, problems)
     if array is None:
         return None

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from saem.exceptions import ModelError, Problems, nearest
+from saem.exceptions import ModelError, Problems
 
+from ._checks import did_you_mean
 from ._column_given import Block
 from ._mixture_columns import FAMILIES, Column, Source, infer_family, levels_of
 from .column_mixture import ColumnMixture
@@ -102,20 +103,18 @@ class MixedMixture(ColumnMixture):
             members = tuple(map(str, key)) if isinstance(key, tuple) else (str(key),)
             for member in members:
                 if member not in names:
-                    close = nearest(member, names)
                     problems.add(
                         f"families names the column {member!r}, which X lacks",
-                        remedy=f"did you mean {' or '.join(map(repr, close))}?" if close else None,
+                        remedy=did_you_mean(member, names, 3),
                     )
                 if member in found:
                     problems.add(f"families names the column {member!r} twice")
                 found[member] = (members, str(family))
             if family not in FAMILIES:
-                close = nearest(str(family), FAMILIES)
                 problems.add(
                     f"families gives {key!r} the family {family!r}; known are "
                     f"{', '.join(map(repr, FAMILIES))}",
-                    remedy=f"did you mean {close[0]!r}?" if close else None,
+                    remedy=did_you_mean(family, FAMILIES),
                 )
             elif (family == "multinomial") != (len(members) > 1):
                 problems.add(
