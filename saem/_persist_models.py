@@ -119,6 +119,7 @@ def _pack_nlme(model: NLME, arrays: Arrays) -> Declaration:
         "parameters": {name: _options(p) for name, p in model.parameters.items()},
         "error": _options(model.error),
         "omega": plain(model.omega),
+        "priors": {name: _options(prior) for name, prior in model.priors.items()},
         "columns": [[name, plain(label)] for name, label in data.names.items()],
         "data": pack_table(_frame_of(data), "data", arrays),
     }
@@ -164,14 +165,15 @@ def _unpack_nlme(declaration: Declaration, arrays: Arrays, structural: Any) -> A
         error=_rebuilt("error_models", declaration["error"]),
         omega=declaration["omega"],
         columns={name: unplain(label) for name, label in declaration["columns"]},
+        priors={n: _rebuilt("priors", p) for n, p in declaration.get("priors", {}).items()},
     )
 
 
 def _rebuilt(module: str, options: Mapping[str, Any]) -> Any:
     """Build a parameter or error model from its class and options."""
-    from saem.nlme import error_models, parameters
+    from saem.nlme import error_models, parameters, priors
 
-    home = {"parameters": parameters, "error_models": error_models}[module]
+    home: Any = {"parameters": parameters, "error_models": error_models, "priors": priors}[module]
     values = {name: unplain(value) for name, value in options.items() if name not in ("class", "_")}
     if options["class"] not in home.__all__:
         raise DataError(f"the fit file holds a {options['class']!r}, which this saem lacks.")

@@ -8,6 +8,7 @@ import numpy as np
 
 from saem.contract import Array
 from saem.nlme._residual import variance_slopes
+from saem.nlme.priors import prior_information
 
 if TYPE_CHECKING:
     from saem.inference.linearisation import Linearisation
@@ -92,7 +93,7 @@ def marginal_information(model: NLME, theta: Array, lin: Linearisation) -> Array
         for h, _, e in sigma:
             full = np.sum(slopes[c] * slopes[e] * inverse * (inverse - 2.0 * leverage))
             matrix[k, h] = 0.5 * (full + np.sum(pairs[c] * pairs[e]))
-    return matrix
+    return matrix + prior_information(model, theta)
 
 
 def complete_information(model: NLME, theta: Array, lin: Linearisation) -> Array:
@@ -125,4 +126,4 @@ def complete_information(model: NLME, theta: Array, lin: Linearisation) -> Array
     for k, _, c in sigma:
         for h, _, e in sigma:
             matrix[k, h] = 0.5 * np.sum(slopes[c] * slopes[e] / lin.variance**2)
-    return matrix
+    return matrix + prior_information(model, theta)

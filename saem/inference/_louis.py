@@ -55,7 +55,8 @@ class _Moments:
     ) -> None:  # fmt: skip
         from saem.inference._visits import find_modes
         from saem.inference.linearisation import linearise
-        from saem.inference.posterior import Curvature, scores, split
+        from saem.inference.monte_carlo import complete_curvature
+        from saem.inference.posterior import Curvature, scores, split, sum_of_statistics
 
         self.model, self.theta = model, theta
         modes = find_modes(model, theta, n_threads=n_threads) if modes is None else modes
@@ -67,6 +68,7 @@ class _Moments:
             curvature = Curvature(model, theta, expected)
             mean = np.empty((model.n_individuals, len(expected)))
             second = np.zeros_like(expected)
+            statistic = np.zeros(model.stat_spec.size)
             for rows, block in records:
                 weights, _ = split(model, block)
                 score = scores(model, theta, block, rows)
@@ -74,7 +76,11 @@ class _Moments:
                 flat = score.reshape(-1, score.shape[-1])
                 second += (weights.reshape(-1, 1) * flat).T @ flat
                 curvature.add(rows, block)
+                if model.penalised:
+                    statistic += sum_of_statistics(model, block, rows) / model.n_individuals
             complete = expected.copy()
+            if model.penalised:  # the maximum of the likelihood is elsewhere
+                complete = complete_curvature(model, theta, statistic, expected)
             curvature.replace(complete)
             means.append(mean)
             seconds.append(second)

@@ -160,7 +160,8 @@ def exact_information(
     axes[free] = vectors / np.sqrt(np.maximum(values, 1e-10 * values[-1]))
 
     def loglik(shift: Array) -> float:
-        return rule(model.with_estimates(theta, centre + axes @ shift))
+        moved = model.with_estimates(theta, centre + axes @ shift)
+        return rule(moved) + model.log_prior(moved)
 
     whitened = (4.0 * _hessian(loglik, free.size, 0.1) - _hessian(loglik, free.size, 0.2)) / 3.0
     inverse = np.linalg.inv(axes[free])

@@ -32,6 +32,7 @@ from saem.exceptions import SaemWarning
 from saem.inference._blocks import complete_information, entries_of
 from saem.inference.information import Information, linearised_information, louis_information
 from saem.inference.posterior import nodes_for
+from saem.nlme.priors import prior_information
 from saem.record import FitRecord
 
 if TYPE_CHECKING:
@@ -237,6 +238,41 @@ def complete_score(
     if maximisers is not None and complete is not None:
         _numerical_score(model, theta, maximisers, complete, score)
     return score
+
+
+def complete_curvature(model: NLME, theta: Array, statistic: Array, expected: Array) -> Array:
+    """Observed information of the complete data, and of the prior, for a mean statistic.
+
+    At a maximum of the likelihood its posterior mean is the expected information; elsewhere, as at
+    that of a penalised likelihood, it is not. Central differences of `complete_score`.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+    statistic : ndarray of shape (n_statistics,)
+    expected : ndarray of shape (n_params, n_params)
+        Expected information, for the steps and for what has no closed form.
+
+    Returns
+    -------
+    ndarray of shape (n_params, n_params)
+    """
+    centre = model.estimation_vector(theta)
+    closed = [k for k, at in enumerate(model.param_index) if at not in model.numerical_entries]
+    found = expected.copy()
+    prior = prior_information(model, theta)
+    for k in closed:
+        step = np.zeros(centre.size)
+        step[k] = 1e-3 / np.sqrt(expected[k, k])
+        up, down = (
+            complete_score(
+                model, model.with_estimates(theta, centre + sign * step), statistic[None]
+            )
+            for sign in (1.0, -1.0)
+        )
+        found[closed, k] = ((down - up)[0, closed]) / (2.0 * step[k]) + prior[closed, k]
+    return 0.5 * (found + found.T)
 
 
 def _numerical_score(

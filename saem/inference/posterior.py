@@ -17,6 +17,7 @@ from saem.inference import _kernels
 from saem.inference._blocks import entries_of
 from saem.inference._visits import visit_blocks
 from saem.inference.linearisation import design_of
+from saem.nlme.priors import prior_information
 
 if TYPE_CHECKING:
     from saem.estep import BoundEStep
@@ -138,6 +139,36 @@ def split(model: Model, records: Array) -> tuple[Array, Array]:
     """Weights (n, m) and latent draws (n, m, latent_size) of records."""
     parts = records.reshape(len(records), -1, 1 + model.latent_size)
     return parts[:, :, 0], parts[:, :, 1:]
+
+
+def sum_of_statistics(model: NLME, records: Array, rows: slice) -> Array:
+    """Sum over individuals of the posterior means of the complete-data statistic.
+
+    Parameters
+    ----------
+    model : NLME
+    records : ndarray of shape (n, record_size)
+        Weighted draws.
+    rows : slice
+        Individuals they belong to.
+
+    Returns
+    -------
+    ndarray of shape (n_statistics,)
+    """
+    weights, latent = split(model, records)
+    used = np.where(weights[:, :, None] > 0.0, latent, 0.0)
+    z, x, d = used[:, :, : model.n_coords], design_of(model)[rows], model.n_coords
+    mean = np.einsum("im,ima->ia", weights, z)
+    return model.stat_spec.pack(
+        {
+            "s1": x.T @ mean,
+            "s2": np.einsum("im,ima,imb->ab", weights, z, z),
+            "xx": x.T @ x,
+            "n_obs": float(model.individuals.n_obs[rows].sum()),
+            "s3": float(np.sum(weights * used[:, :, d])),
+        }
+    )
 
 
 def scores(model: NLME, theta: Array, records: Array, rows: slice) -> Array:
@@ -324,4 +355,5 @@ class Curvature:
 
     def replace(self, complete: Array) -> None:
         """Put the curvature in the place of the expected information."""
-        complete[np.ix_(self.at, self.at)] = self.matrix
+        prior = prior_information(self.model, self.theta)
+        complete[np.ix_(self.at, self.at)] = self.matrix + prior[np.ix_(self.at, self.at)]

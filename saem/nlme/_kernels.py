@@ -17,7 +17,7 @@ of any part of the individuals.
 from __future__ import annotations
 
 import numpy as np
-from numba import void
+from numba import float64, void
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel, routine
@@ -31,6 +31,7 @@ from saem._types import (
     PRIOR,
     PROJECT,
     SURROGATE,
+    VECTOR,
 )
 from saem.nlme._residual import (
     COMBINED_SUM,
@@ -59,6 +60,7 @@ __all__ = [
     "fitted",
     "log_lik",
     "maximize",
+    "mean_log_prior",
     "natural",
     "prior",
     "project",
@@ -99,6 +101,14 @@ def theta_blocks(n_params: int, d: int, p_x: int) -> Packed:
         chol=(d, d),
         sigma=(3,),  # a, b, c
         sigma_status=(3,),
+        # Priors, for one individual: means and weights of coefficients; what is added to sums of
+        # squares and to what these are divided by.
+        beta_mean=(p_x, n_params),
+        beta_weight=(p_x, n_params),
+        omega_scale=(d, d),
+        omega_count=(d,),
+        sigma_scale=(3,),
+        sigma_count=(3,),
     )
 
 
@@ -131,6 +141,23 @@ def blocks(theta):
     return (
         transform, lower, upper, position, parameter, beta, beta_status,
         omega, omega_status, chol, sigma, sigma_status,
+    )  # fmt: skip
+
+
+@helper
+def prior_blocks(theta):
+    """Views of the blocks of theta that hold priors."""
+    p, d, p_x = int(theta[0]), int(theta[1]), int(theta[2])
+    at = _HEADER + 4 * p + d + 2 * p_x * p + 3 * d * d + 6
+    mean = as_matrix(theta[at:], p_x, p)
+    at += p_x * p
+    weight = as_matrix(theta[at:], p_x, p)
+    at += p_x * p
+    omega_scale = as_matrix(theta[at:], d, d)
+    at += d * d
+    return (
+        mean, weight, omega_scale, theta[at : at + d], theta[at + d : at + d + 3],
+        theta[at + d + 3 : at + d + 6],
     )  # fmt: skip
 
 
@@ -257,7 +284,9 @@ def _parts(s, d, p_x):
 
 
 @routine
-def _generalised_least_squares(s1, omega_inverse, beta, beta_status, parameter, xx):
+def _generalised_least_squares(
+    s1, omega_inverse, beta, beta_status, parameter, xx, prior_mean, prior_weight
+):
     """Coefficients of random parameters given Omega (all free entries of B at once)."""
     p_x, d = s1.shape
     size = p_x * d
@@ -270,6 +299,9 @@ def _generalised_least_squares(s1, omega_inverse, beta, beta_status, parameter, 
                 system[row, row] = 1.0
                 right[row] = beta[j, int(parameter[a])]
                 continue
+            weight = prior_weight[j, int(parameter[a])]
+            system[row, row] += weight
+            right[row] += weight * prior_mean[j, int(parameter[a])]
             for b in range(d):
                 right[row] += omega_inverse[a, b] * s1[j, b]
                 for i in range(p_x):
@@ -303,7 +335,7 @@ def _second_moment(a, b, s1, s2, xx, beta, parameter):
 
 
 @routine
-def _update_omega(s1, s2, xx, beta, parameter, omega, omega_status):
+def _update_omega(s1, s2, xx, beta, parameter, omega, omega_status, scale, count):
     """Second moment of phi - B' x in the pattern of Omega, above the floor; its largest move."""
     d = s1.shape[1]
     moved = 0.0
@@ -311,7 +343,8 @@ def _update_omega(s1, s2, xx, beta, parameter, omega, omega_status):
         for b in range(d):
             before = omega[a, b]
             if omega_status[a, b] == FREE:
-                value = _second_moment(a, b, s1, s2, xx, beta, parameter) / xx[0, 0]
+                value = _second_moment(a, b, s1, s2, xx, beta, parameter) + scale[a, b]
+                value /= xx[0, 0] + count[a]
                 omega[a, b] = max(value, VARIANCE_FLOOR) if a == b else value
             elif omega_status[a, b] == ABSENT:
                 omega[a, b] = 0.0
@@ -349,6 +382,7 @@ def maximize(s, theta):
     for m in range(s.size):
         if not np.isfinite(s[m]):
             return 1
+    mean, weight, omega_scale, omega_count, sigma_scale, sigma_count = prior_blocks(theta)
     s1, s2, xx = _parts(s, d, p_x)
     n_obs, square = s[s.size - 2], s[s.size - 1]
     if square < 0.0:
@@ -359,14 +393,20 @@ def maximize(s, theta):
         inverse = np.zeros((d, d))
         for _ in range(int(theta[6])):
             cholesky_inverse(chol, inverse)
-            if not _generalised_least_squares(s1, inverse, beta, beta_status, parameter, xx):
+            if not _generalised_least_squares(
+                s1, inverse, beta, beta_status, parameter, xx, mean, weight
+            ):
                 return 3
-            moved = _update_omega(s1, s2, xx, beta, parameter, omega, omega_status)
+            moved = _update_omega(
+                s1, s2, xx, beta, parameter, omega, omega_status, omega_scale, omega_count
+            )
             factorise(omega, chol)
             if not moved > _STILL:
                 break
     code = int(theta[3])
-    scale = max(np.sqrt(square / n_obs), SIGMA_FLOOR)
+    c = 1 if code == PROPORTIONAL or code == POWER else 0
+    scale = np.sqrt((square + sigma_scale[c]) / (n_obs + sigma_count[c]))
+    scale = max(scale, SIGMA_FLOOR)
     if (code == CONSTANT or code == EXPONENTIAL) and sigma_status[0] == FREE:
         sigma[0] = scale
     elif (code == PROPORTIONAL or code == POWER) and sigma_status[1] == FREE:
@@ -374,12 +414,36 @@ def maximize(s, theta):
     return 0
 
 
+@kernel(float64(VECTOR))
+def mean_log_prior(theta):
+    """Log prior of the parameters over the number of individuals, up to a constant."""
+    (_, _, _, _, _, beta, _, omega, _, chol, sigma, sigma_status) = blocks(theta)
+    mean, weight, omega_scale, omega_count, sigma_scale, sigma_count = prior_blocks(theta)
+    value, d = 0.0, omega.shape[0]
+    for j in range(beta.shape[0]):
+        for m in range(beta.shape[1]):
+            value -= 0.5 * weight[j, m] * (beta[j, m] - mean[j, m]) ** 2
+    inverse = np.zeros((d, d))
+    if d > 0:
+        cholesky_inverse(chol, inverse)
+    for a in range(d):
+        value -= omega_count[a] * np.log(chol[a, a])
+        for b in range(d):
+            value -= 0.5 * omega_scale[a, b] * inverse[a, b]
+    for c in range(2):
+        if sigma_status[c] == FREE:
+            value -= sigma_count[c] * np.log(sigma[c])
+            value -= 0.5 * sigma_scale[c] / (sigma[c] * sigma[c])
+    return value
+
+
 @kernel(SURROGATE)
 def surrogate(s, theta):
     """Complete-data log-likelihood per individual, for error models with a closed form.
 
     ``-(w log |Omega| + tr Omega^-1 R + 2 n log a + r2 / a^2) / 2`` with w the sum of weights, R
-    the second moment of ``phi - B' x``, n the number of responses and r2 the residual statistic.
+    the second moment of ``phi - B' x``, n the number of responses and r2 the residual statistic;
+    and the log prior.
     """
     (_, _, _, _, parameter, beta, _, omega, _, chol, sigma, _) = blocks(theta)
     d, p_x = omega.shape[0], beta.shape[0]
@@ -395,7 +459,7 @@ def surrogate(s, theta):
         for b in range(d):
             moment = _second_moment(a, b, s1, s2, xx, beta, parameter)
             value -= 0.5 * inverse[a, b] * moment
-    return value
+    return value + mean_log_prior(theta)
 
 
 @kernel(PROJECT)

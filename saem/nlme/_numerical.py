@@ -2,7 +2,8 @@
 
 These are parameters without a random effect, with their covariates, and the parameters of an
 error model without a closed form (combined, or with a power to estimate). With z the current
-draws the objective is ``Q(nu) = mean log p(y | z; nu)``; one damped Newton step on it per step,
+draws the objective is ``Q(nu) = mean log p(y | z; nu)``, plus the log prior; one damped Newton
+step on it per iteration,
 smoothed in parameter space, has the root of the expected score as its limit
 (algorithms of Kuhn and Lavielle 2005, Comput. Statist. Data Anal. 49,
 1020-1038, section 4, with a Newton step in place of the full maximisation).
@@ -38,7 +39,7 @@ def newton_step(
     def objective(candidate: Array) -> float:
         trial = theta.copy()
         trial[entries] = _from_free(candidate, positive)
-        return run.conditional_loglik(trial, records)
+        return run.conditional_loglik(trial, records) + model.log_prior(trial)
 
     step = run.numerical.get("step")
     if step is None:

@@ -16,6 +16,7 @@ from saem.nlme._numerical import newton_step
 from saem.nlme.data import Individuals, read_individuals
 from saem.nlme.error_models import SIGMA, ConstantError, ErrorModel, resolve_error
 from saem.nlme.parameters import LogNormal, Parameter
+from saem.nlme.priors import Prior, check_priors, fill_priors, log_prior
 from saem.nlme.structural import Structural, check_predictions, resolve_structural
 from saem.statistics import Packed
 
@@ -53,6 +54,10 @@ class NLME(Model):
     columns : mapping of str to str, optional
         Which column of the data is what: ``id``, ``dv``, and the columns of
         the structural model, such as ``time``.
+    priors : mapping of str to Prior, optional
+        Priors of estimated numbers, by their names in `param_names` (and ``"omega"`` for the
+        whole matrix); see `saem.nlme.priors`. The estimates are then those of the
+        penalised likelihood.
 
     Raises
     ------
@@ -94,6 +99,7 @@ class NLME(Model):
         error: ErrorModel | str = ConstantError(),  # noqa: B008 (immutable)
         omega: str | Sequence[Sequence[str]] = "diagonal",
         columns: Mapping[str, str] | None = None,
+        priors: Mapping[str, Prior] | None = None,
     ) -> None:
         self.structural: Structural = resolve_structural(structural)
         self.error = resolve_error(error)
@@ -105,8 +111,13 @@ class NLME(Model):
         self.random_names = [n for n, p in self.parameters.items() if p.random]
         self.omega_pattern = _omega_pattern(omega, self.random_names)
         self.omega = omega
+        self.priors: dict[str, Prior] = {}
         self._pack()
         self._names()
+        problems = Problems("the priors")
+        self.priors = check_priors(self, priors, problems)
+        problems.raise_if_any(ModelError)
+        self.penalised = bool(self.priors)
         typical = [p.start for p in self.parameters.values()]
         check_predictions(self.structural, typical, self.individuals, self.error)
 
@@ -191,6 +202,7 @@ class NLME(Model):
             else _kernels.FREE
             for name in SIGMA
         ]  # fmt: skip
+        fill_priors(self, view)
         return theta
 
     @classmethod
@@ -234,6 +246,14 @@ class NLME(Model):
     ) -> None:
         """M-step of what has no closed form, smoothed in parameter space."""
         newton_step(self, before, theta, records, gamma, run)
+
+    def log_prior(self, theta: Array) -> float:
+        """Log prior density at theta, up to a constant; 0 without priors."""
+        return log_prior(self, theta)
+
+    def tied(self, a: int) -> list[int]:
+        """Random coordinates that share the variance of coordinate a, itself included."""
+        return [a]
 
     # -- names and values of the parameters --------------------------------------
 

@@ -120,6 +120,16 @@ class NLMEResults(DiagnosticsFace, IndividualsFace, InferenceFace, Results):
             for at, kind in zip(model.param_index, model.param_kind, strict=True)
         ]
 
+    @property
+    def log_prior(self) -> float:
+        """Log prior density of the estimates, up to a constant; 0 for a model without priors."""
+        return self.model.log_prior(self.record.theta)
+
+    @property
+    def penalised_llf(self) -> float:
+        """What a model with priors maximises: `llf` plus `log_prior`."""
+        return self.llf + self.log_prior
+
     # -- variances ---------------------------------------------------------------
 
     @property
@@ -188,6 +198,7 @@ class NLMEResults(DiagnosticsFace, IndividualsFace, InferenceFace, Results):
             ("Structural model:", self.model.structural.name),
             ("Residual error:", type(self.model.error).__name__.removesuffix("Error").lower()),
             ("No. of individuals:", f"{self.model.n_individuals}"),
+            *([("Log prior:", f"{self.log_prior:.3f}")] if self.model.priors else []),
         ]
 
     def chains(self, moves: Any = None, **options: Any) -> pd.DataFrame:
