@@ -14,8 +14,9 @@ from saem.random import fill_normal, stream, substream
 
 __all__ = ["visit_laplace", "visit_prior"]
 
-#: Tolerance of modes around which is only proposed (nats, see `laplace`).
-_MODE_OF_PROPOSALS = 1e-5
+#: Tolerances of modes around which is only proposed, and of those that are followed while theta
+#: moves anyway (nats, see `laplace`).
+_MODE_OF_PROPOSALS, _MODE_FOLLOWED = 1e-5, 1e-2
 #: Squared distance, in posterior standard deviations, of searches that end in the same mode.
 _SAME_MODE = 0.25
 #: Draws of the prior among which a chain looks for one of positive likelihood.
@@ -74,6 +75,8 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     kernels.prior(theta, y, mean, chol)
     # Proposals need no exact mode; that of a search without chains is an answer.
     tolerance = FINE if n_chains == 0 else _MODE_OF_PROPOSALS
+    if n_random < 0:
+        tolerance = _MODE_FOLLOWED
     value = -np.inf
     for search in range(max(2 + n_random, 2 if place else 1)):
         if search == 0:
