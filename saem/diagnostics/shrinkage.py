@@ -39,7 +39,9 @@ def random_effects_of(model: NLME, theta: Array, psi: Array) -> Array:
     """
     index = model.theta_spec.view(theta)["parameter"].astype(int)
     parameters = list(model.parameters.values())
-    phi = np.stack([parameters[m].to_phi(psi[..., m]) for m in index], axis=-1)
+    phi = np.empty((*psi.shape[:-1], index.size))
+    for place, m in enumerate(index):
+        phi[..., place] = parameters[m].to_phi(psi[..., m])
     mean = all_phi(model, theta)[:, index]
     return np.asarray(phi - mean.reshape(len(mean), *(1,) * (psi.ndim - 2), -1))
 
@@ -107,7 +109,7 @@ def shrinkages(
     model, theta = results.model, results.record.theta
     seed = results.record.seed if seed is None else seed
     draws = individuals.samples(model, theta, n_samples, seed=seed)
-    found = individuals.conditional(model, theta, seed=seed)
+    found = individuals.conditional(model, theta, seed=seed, modes=results._modes)
     index = model.theta_spec.view(theta)["parameter"].astype(int)
     at_means = all_phi(model, theta)
     at_means[:, index] += found.eta_mean

@@ -12,7 +12,7 @@ from saem.algorithms import SAEM_MOVES
 from saem.contract import Array
 from saem.estep import MonteCarlo
 from saem.exceptions import OptionError
-from saem.inference._visits import visit_all, visit_blocks
+from saem.inference._visits import Modes, find_modes, visit_all, visit_blocks
 from saem.inference.linearisation import all_phi, design_of, to_psi
 from saem.inference.posterior import nodes_for, quadrature_records, split
 from saem.random import SeedLike, resolve_seed
@@ -83,6 +83,7 @@ def conditional(
     accuracy: float = 0.05,
     seed: SeedLike = 0,
     n_threads: int | None = None,
+    modes: Modes | None = None,
 ) -> Conditional:
     """Posterior means and standard deviations of every individual.
 
@@ -100,6 +101,8 @@ def conditional(
         of every parameter, or 16,000 draws per individual are reached.
     seed : int, SeedSequence, Generator or None
     n_threads : int, optional
+    modes : Modes, optional
+        Modes at theta if they are known already; found otherwise.
 
     Returns
     -------
@@ -115,7 +118,11 @@ def conditional(
         )
     sums = _Sums(model, theta)
     if n_nodes is not None and method != "chains":
-        for rows, records in quadrature_records(model, theta, n_nodes, n_threads):
+        # From modes of several searches: a search from the prior mean alone may end in a
+        # lesser mode, such as that of flip-flop kinetics.
+        if modes is None and model.n_coords:
+            modes = find_modes(model, theta, n_threads=n_threads)
+        for rows, records in quadrature_records(model, theta, n_nodes, n_threads, modes):
             sums.add(rows, records)
         return sums.finish("quadrature")
     chains = _Chains(model, theta, _CHAINS, seed, n_threads)

@@ -89,8 +89,8 @@ class IndividualsFace:
                 [self._index(), range(n_samples)], names=[self._index().name, "sample"]
             )
             return pd.DataFrame(draws.reshape(-1, len(names)), index=index, columns=names)
-        mean, sd = individuals.moments(model, self.record.theta, seed=seed)
-        return self._frame(mean if kind == "mean" else sd, names)
+        found = individuals.conditional(model, self.record.theta, seed=seed, modes=self._modes)
+        return self._frame(found.psi_mean if kind == "mean" else found.psi_sd, names)
 
     @cached_property
     def _modes(self) -> Any:
