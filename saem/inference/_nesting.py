@@ -9,6 +9,7 @@ import numpy as np
 from saem.contract import Array
 from saem.exceptions import OptionError, Problems
 from saem.nlme import _kernels
+from saem.nlme.error_models import SIGMA
 
 if TYPE_CHECKING:
     from saem.nlme.model import NLME
@@ -18,6 +19,7 @@ __all__ = ["edge_names", "embedded", "tested_names"]
 
 _COMBINED = (_kernels.COMBINED_SUM, _kernels.COMBINED_VARIANCE)
 _SIMPLE = (_kernels.CONSTANT, _kernels.PROPORTIONAL)
+_POWERS = (_kernels.POWER, _kernels.PROPORTIONAL)
 #: Variances stand at this in units of their standard error instead of at 0.
 _NEAR_ZERO = 1e-3
 
@@ -39,7 +41,8 @@ def tested_names(full: NLME, restricted: NLME) -> tuple[str, ...]:
             f"the structural models differ: {full.structural.name} and {restricted.structural.name}"
         )
     codes = full.error.code, restricted.error.code
-    if codes[0] != codes[1] and not (codes[0] in _COMBINED and codes[1] in _SIMPLE):
+    special = codes[1] in _SIMPLE if codes[0] in _COMBINED else codes == _POWERS
+    if codes[0] != codes[1] and not special:
         problems.add(
             f"{type(restricted.error).__name__} is not a special case of "
             f"{type(full.error).__name__}"
@@ -101,7 +104,9 @@ def embedded(full: NLME, restricted: NLMEResults) -> tuple[Array, Array]:
         elif kind == "variance":  # kept there
             numbers[k] = model.parameters[name.removeprefix("omega2_")].start_omega ** 2
         elif kind == "residual":
-            numbers[k] = max(float(view["sigma"][("a", "b").index(name)]), _kernels.SIGMA_FLOOR)
+            numbers[k] = max(float(view["sigma"][SIGMA.index(name)]), _kernels.SIGMA_FLOOR)
+        elif kind == "exponent":  # 1 where a model has none
+            numbers[k] = float(view["sigma"][SIGMA.index(name)])
     theta = full.with_estimates(theta, numbers)
     matrix = marginal_information(full, theta, linearise(full, theta))
     if variances:
