@@ -8,6 +8,7 @@ import numpy as np
 
 from saem.contract import Array
 from saem.exceptions import OptionError, Problems
+from saem.inference._visits import require_no_priors
 from saem.nlme import _kernels
 from saem.nlme.error_models import SIGMA
 
@@ -32,6 +33,8 @@ def tested_names(full: NLME, restricted: NLME) -> tuple[str, ...]:
     OptionError
         Listing why the models are not nested.
     """
+    for model in (full, restricted):
+        require_no_priors(model, "the test of nested models")
     problems = Problems("the test of nested models")
     one, other = full.individuals, restricted.individuals
     if list(one.ids) != list(other.ids) or not np.array_equal(one.dv, other.dv):

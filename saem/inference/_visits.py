@@ -17,7 +17,14 @@ from saem.estep import _moves
 from saem.exceptions import OptionError
 from saem.inference import _kernels
 
-__all__ = ["Modes", "find_modes", "require_gaussian", "visit_all", "visit_blocks"]
+__all__ = [
+    "Modes",
+    "find_modes",
+    "require_gaussian",
+    "require_no_priors",
+    "visit_all",
+    "visit_blocks",
+]
 
 #: Numbers that records may take at a time (32 MB).
 _BLOCK = 4_000_000
@@ -31,6 +38,15 @@ def require_gaussian(model: Model, what: str) -> None:
         raise OptionError(
             f"{what} needs a model with Gaussian random effects; {model.name} offers "
             f"{sorted(model.capabilities)}."
+        )
+
+
+def require_no_priors(model: Model, what: str) -> None:
+    """Raise `OptionError` if the estimates maximise more than the likelihood."""
+    if model.penalised:
+        raise OptionError(
+            f"{what} compares likelihoods, but this model has priors, so that its estimates do not "
+            "maximise the likelihood. Remedy: leave out the priors, or use bootstrap(...)."
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from saem.contract import Array
 from saem.exceptions import OptionError, SaemWarning
+from saem.inference._visits import require_no_priors
 from saem.inference._working import WorkingScale
 from saem.inference.posterior import nodes_for, value_and_gradient
 
@@ -109,6 +110,7 @@ def profile(
 
     if name not in model.param_names:
         raise OptionError(f"{name!r} is not one of {', '.join(model.param_names)}.")
+    require_no_priors(model, "a profile")
     if not 0.0 < level < 1.0:
         raise OptionError(f"level={level!r} must lie between 0 and 1, such as 0.95.")
     if model.n_coords and nodes_for(model.n_coords) is None:

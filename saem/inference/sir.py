@@ -14,6 +14,7 @@ from saem.engine import check_threads
 from saem.exceptions import OptionError, Problems, SaemWarning
 from saem.inference._pareto import pareto_k, tail_size
 from saem.inference._sampling import HEAVY
+from saem.inference._visits import require_no_priors
 from saem.inference._working import WorkingScale
 from saem.random import SeedLike, resolve_seed
 
@@ -162,6 +163,7 @@ def sir(
     """
     import pandas as pd
 
+    require_no_priors(model, "sampling importance resampling")
     _check(n_samples, n_resamples, n_rounds)
     entropy, rng = resolve_seed(seed)
     scale = WorkingScale(model, theta)

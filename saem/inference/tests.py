@@ -32,6 +32,8 @@ __all__ = ["TestResult", "likelihood_ratio", "score", "wald"]
 #: A score by a variance is taken at so many of its standard errors from 0: there it is
 #: defined, and differs from that at 0 by as little.
 _NEAR_ZERO = 1e-3
+#: A statistic this far below 0 comes of fits that stopped short of a maximum at a variance of 0.
+_NEGLIGIBLE = 0.02
 #: Random effects up to which likelihoods are compared by quadrature.
 _QUADRATURE = 3
 
@@ -262,7 +264,7 @@ def likelihood_ratio(
     one, other = full.loglik(method), restricted.loglik(method)
     statistic = 2.0 * (one.value - other.value)
     error = 2.0 * float(np.hypot(one.error, other.error))
-    if statistic < -max(3.0 * error, 1e-3):
+    if statistic < -max(3.0 * error, _NEGLIGIBLE):
         warnings.warn(
             f"the restricted fit has the greater log-likelihood, by {-statistic / 2.0:.3g}: the "
             "full one is not at its maximum, or they are at different ones. Remedy: start the full "

@@ -209,6 +209,25 @@ def test_a_full_fit_that_is_not_at_its_maximum_is_told():
     assert found.p_value == 1.0
 
 
+def test_priors_are_refused():
+    """Their estimates do not maximise the likelihood."""
+    full, without, frame = fits()
+    model = saem.NLME(
+        frame,
+        line,
+        {"base": saem.Normal(10.0, omega=1.5), "slope": saem.Normal(3.0, omega=0.8)},
+        error=saem.ConstantError(0.5),
+        priors={"slope": saem.NormalPrior(3.0, 0.1)},
+    )
+    with pytest.raises(OptionError, match="the test of nested models compares likelihoods"):
+        score(without, model)
+    fit = model.results(without.record)
+    with pytest.raises(OptionError, match="a profile compares likelihoods"):
+        fit.profile("slope")
+    with pytest.raises(OptionError, match="importance resampling compares likelihoods"):
+        fit.sir(information=full.information())
+
+
 # -- score -----------------------------------------------------------------------------
 
 
@@ -309,6 +328,9 @@ def rejections(n_sets, covariate, seed):
 
 
 @pytest.mark.slow
+# EM nears a variance of 0 like 1/k: there the statistic is 0, or a little below it.
+@pytest.mark.filterwarnings("ignore::saem.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:the restricted fit has the greater")
 @pytest.mark.parametrize("covariate", [True, False])
 def test_level_of_the_tests(covariate):
     """300 data sets of 50: level 0.1 +- 0.0173; within 3.5 errors and 0.01 for finite n.
