@@ -33,6 +33,7 @@ _EXPORTS = {
     "SAEM": "saem.algorithms",
     "FSAEM": "saem.algorithms",
     "RandomWalkSAEM": "saem.algorithms",
+    "Sequence": "saem.algorithms",
     "AscentBased": "saem.automatic",
     "BoothHobert": "saem.automatic",
     "Callback": "saem.callbacks",
@@ -76,6 +77,7 @@ _EXPORTS = {
     "Normal": "saem.nlme.parameters",
     "ProbitNormal": "saem.nlme.parameters",
     "load": "saem.persist",
+    "multistart": "saem.convergence.agreement",
 }
 _MODULES = ("authoring", "checks", "datasets", "models", "plots", "schedules")
 

@@ -7,7 +7,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import saem
-from saem.algorithms import _REGISTRY
+from saem.algorithms import _REGISTRY, default_algorithm
+from saem.exceptions import SaemError
 from saem.fitting import describe
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def _call(value: Any) -> str:
 def _algorithm(results: Results) -> str:
     """Name of the algorithm, or its constructor with the settings that differ from default."""
     record = results.record
+    if record.settings == describe(default_algorithm(results.model)):
+        return repr("auto")
     default = {name: describe(kind()) for name, kind in _REGISTRY.items()}
     if record.settings in ({}, default.get(record.algorithm)):
         return repr(record.algorithm)
@@ -101,7 +104,9 @@ def _expression(value: Any) -> str:
     kind = value["kind"]
     home = "saem" if hasattr(saem, kind) else "saem.schedules"
     default: dict[str, Any] = {}
-    with contextlib.suppress(AttributeError, TypeError):  # a class of the user, or with no default
+    with contextlib.suppress(
+        AttributeError, TypeError, SaemError
+    ):  # a class of the user, or with no default
         default = describe(getattr(saem if home == "saem" else saem.schedules, kind)())
     settings = (
         f"{k}={_expression(v)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from saem.contract import Array
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FitRecord", "Trace"]
+__all__ = ["FitRecord", "Trace", "join"]
 
 
 @dataclass
@@ -56,6 +56,15 @@ class FitRecord:
         was cut short, an interruption or a failure.
     reason : str
         What stopped it.
+    stopped_by : str
+        The rule in a word: ``"tolerance"`` (nothing left to gain), ``"accuracy"`` (Monte Carlo
+        errors small enough), ``"iterations"`` (the number planned), ``"limit"`` (the most
+        allowed, without meeting the rule), ``"budget"``, ``"callback"``, ``"interruption"``,
+        ``"failure"``.
+    left : float
+        Nats of log-likelihood that were left to gain before the last step; NaN if not known.
+    phases : list of dict
+        Of a `saem.Sequence`: algorithm, its settings, first and last iteration, what stopped it.
     n_iter, n_evals, seconds
         Cost; E-evaluations count every kind.
     halvings, projections : int
@@ -92,6 +101,9 @@ class FitRecord:
     memories: Array | None = None
     average_from: int | None = None
     version: str = ""
+    stopped_by: str = ""
+    left: float = np.nan
+    phases: list[dict[str, Any]] = field(default_factory=list)
 
     @cached_property
     def trace(self) -> pd.DataFrame:
@@ -109,3 +121,62 @@ class FitRecord:
         params = np.array(h.params).reshape(len(h.k), len(self.param_names))
         columns |= {name: params[:, j] for j, name in enumerate(self.param_names)}
         return pd.DataFrame(columns)
+
+
+def join(records: list[FitRecord]) -> FitRecord:
+    """One record of phases that ran one after the other.
+
+    Parameters
+    ----------
+    records : list of FitRecord
+        In their order; the estimate and what stopped the fit are those of the last.
+
+    Returns
+    -------
+    FitRecord
+    """
+    first, last = records[0], records[-1]
+    history, phases = Trace(), []
+    k = n_evals = 0
+    seconds = 0.0
+    for record in records:
+        course = record.history
+        # Iteration 0 of a later phase is the estimate of the one before.
+        at = slice(1 if history.k else 0, None)
+        history.k += [value + k for value in course.k[at]]
+        history.n_evals += [value + n_evals for value in course.n_evals[at]]
+        history.seconds += [value + seconds for value in course.seconds[at]]
+        history.gamma += course.gamma[at]
+        history.loglik += course.loglik[at]
+        history.params += course.params[at]
+        phases.append(
+            {
+                "algorithm": record.algorithm,
+                "settings": record.settings,
+                "first": k + 1,
+                "last": k + record.n_iter,
+                "seconds": record.seconds,
+                "stopped_by": record.stopped_by,
+                "reason": record.reason,
+            }
+        )
+        k, n_evals = k + record.n_iter, n_evals + record.n_evals
+        seconds += record.seconds
+    sampler: dict[str, Any] = {}
+    for record in records:
+        sampler |= record.sampler
+    names = list(dict.fromkeys(record.algorithm for record in records))
+    return replace(
+        last,
+        algorithm=" + ".join(names),
+        seed=first.seed,
+        theta_start=first.theta_start,
+        n_iter=k,
+        n_evals=n_evals,
+        seconds=seconds,
+        history=history,
+        halvings=sum(record.halvings for record in records),
+        projections=sum(record.projections for record in records),
+        sampler=sampler,
+        phases=phases,
+    )

@@ -284,6 +284,11 @@ class Results:
         return self.record.reason
 
     @property
+    def stopped_by(self) -> str:
+        """The rule that stopped the fit, in a word; see `saem.record.FitRecord`."""
+        return self.record.stopped_by
+
+    @property
     def seed(self) -> int:
         """Seed that reproduces the fit."""
         return self.record.seed

@@ -147,7 +147,7 @@ def test_own_function(tmp_path, capsys):
 def test_interrupt_keeps_what_is_there(theo, tmp_path):
     out = tmp_path / "out"
     code = (
-        "import signal, sys, saem.fitting as f, saem.cli as c\n"
+        "import signal, sys, saem._session as f, saem.cli as c\n"
         # A shell gives jobs in the background an interrupt that is ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "old = f._append\n"
@@ -159,7 +159,7 @@ def test_interrupt_keeps_what_is_there(theo, tmp_path):
     )
     args = ["fit", theo, *MODEL, *COLUMNS, "--out", str(out), "--no-plots"]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *args, "--iterations", "100000000"],
+        [sys.executable, "-c", code, *args, "--algorithm", "saem", "--iterations", "100000000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from saem.algorithms._base import SAEM_MOVES, Algorithm, saem_path
+from saem.algorithms.default import default_algorithm
 from saem.algorithms.em import (
     EM,
     AndersonEM,
@@ -21,6 +22,7 @@ from saem.algorithms.em import (
     QuadratureEM,
     SquaremEM,
 )
+from saem.algorithms.sequence import Sequence
 from saem.algorithms.stochastic import (
     FSAEM,
     MCEM,
@@ -60,9 +62,11 @@ __all__ = [
     "OnlineEM",
     "QuadratureEM",
     "RandomWalkSAEM",
+    "Sequence",
     "SquaremEM",
     "StochasticEM",
     "algorithms",
+    "default_algorithm",
     "resolve",
     "saem_path",
 ]
@@ -109,7 +113,7 @@ def resolve(algorithm: Any, model: Model) -> Algorithm:
     Parameters
     ----------
     algorithm : str, Algorithm or None
-        None takes the model's default.
+        None takes the model's default; ``"auto"`` is `default_algorithm`.
     model : Model
 
     Returns
@@ -123,6 +127,8 @@ def resolve(algorithm: Any, model: Model) -> Algorithm:
     """
     if algorithm is None:
         algorithm = model.default_algorithm
+    if isinstance(algorithm, str) and algorithm.casefold() == "auto":
+        return default_algorithm(model)
     if isinstance(algorithm, Algorithm):
         return algorithm
     if isinstance(algorithm, str):

@@ -43,6 +43,29 @@ class Algorithm(ABC):
     def combine(self, model: Model) -> Combination:
         """Return the three parts and the length of a run on this model."""
 
+    def phases(self) -> tuple[Algorithm, ...]:
+        """Return the algorithms that run one after the other; one, but for a sequence."""
+        return (self,)
+
+    @property
+    def length(self) -> int | None:
+        """Iterations that are planned, where that does not depend on the model."""
+        return getattr(self, "n_iter", None)
+
+    def with_accuracy(self, accuracy: float) -> Algorithm:
+        """Return the algorithm that goes on until its estimates are that accurate.
+
+        Parameters
+        ----------
+        accuracy : float
+            Distance from the maximum, in standard errors.
+        """
+        raise OptionError(
+            f"{self.name} does not know how accurate its estimates are, so that accuracy="
+            f"{accuracy!r} cannot be asked of it. Remedy: an algorithm of the EM family with full "
+            "passes, 'saem', or a saem.Sequence that ends with one."
+        )
+
     def with_iterations(self, n_iter: int) -> Algorithm:
         """Return the same algorithm with another number of iterations."""
         return replace(self, n_iter=n_iter)  # type: ignore[type-var]

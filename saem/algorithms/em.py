@@ -11,6 +11,7 @@ from saem.contract import Model
 from saem.engine import Combination
 from saem.estep import Classification, EStep, ImportanceSampling, Quadrature
 from saem.exceptions import OptionError
+from saem.newton import Newton
 from saem.proxies import Full, Incremental, MiniBatch, Proxy
 from saem.schedules import Constant, Polynomial, Schedule
 
@@ -28,7 +29,9 @@ __all__ = [
 
 #: Random effects for which quadrature is offered by name.
 _MOST_BY_QUADRATURE = 4
-_ACCELERATIONS: dict[str, type[Proxy]] = {"anderson": Anderson, "squarem": Squarem}
+_ACCELERATIONS: dict[str, type[Proxy]] = {
+    "anderson": Anderson, "squarem": Squarem, "newton": Newton,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,9 @@ class EM(Algorithm):
     tolerance : float
         Stop when the log-likelihood still to be gained, as extrapolated from
         the last two gains (Aitken), is below this many nats.
-    acceleration : {"anderson", "squarem"} or proxy, optional
-        Extrapolate the iterates (`saem.acceleration`); None does not.
+    acceleration : {"anderson", "squarem", "newton"} or proxy, optional
+        Extrapolate the iterates (`saem.acceleration`), or put the missing information back
+        into the steps (`saem.newton.Newton`, for `saem.NLME`); None does neither.
 
     Notes
     -----
@@ -65,6 +69,14 @@ class EM(Algorithm):
             self.name, deterministic(model, self.estep), self._proxy(), Constant(1.0),
             Constant(1.0), self.n_iter, tolerance=self.tolerance,
         )  # fmt: skip
+
+    def with_accuracy(self, accuracy: float) -> EM:
+        """Return EM that stops when ``accuracy ** 2 / 2`` nats are left to gain.
+
+        Then no estimate is farther from the maximum than `accuracy` of its standard errors, for
+        ``(theta_j - theta^_j)^2 / se_j^2`` is at most twice what is left.
+        """
+        return replace(self, tolerance=0.5 * accuracy**2)
 
     def _proxy(self) -> Proxy:
         if self.acceleration is None:

@@ -167,6 +167,11 @@ class SAEM(Algorithm):
     annealing : float, optional
         Variances may fall by no more than this factor per iteration, during
         the first `annealing_iterations`. Off by default.
+    accuracy : float, optional
+        Go on with averaging beyond the iterations planned until the Monte Carlo error of every
+        estimate is below this fraction of its standard error.
+    max_iter : int, optional
+        Iterations at which that ends in any case; ten times those planned by default.
 
     Notes
     -----
@@ -211,14 +216,22 @@ class SAEM(Algorithm):
     averaged: float = 0.7
     annealing: float | None = None
     annealing_iterations: int = 0
+    accuracy: float | None = None
+    max_iter: int | None = None
     name: ClassVar[str] = "saem"
 
     def combine(self, model: Model) -> Combination:
         """Return the three parts."""
         if not 0 <= self.averaged <= 1:
             raise OptionError(f"averaged={self.averaged!r} must lie between 0 and 1.")
-        estep = simulated(model, self.estep)
-        total = self.n_burn_in + self.n_exploration + self.n_smoothing
+        estep, total = simulated(model, self.estep), self.length
+        if self.accuracy is not None and not self.accuracy > 0:
+            raise OptionError(f"accuracy={self.accuracy!r} must be above 0, such as 0.02.")
+        if self.accuracy is not None and not hasattr(model, "param_kind"):
+            raise OptionError(
+                f"accuracy={self.accuracy!r} needs Monte Carlo errors, which are known for "
+                f"saem.NLME only, not for a {model.name}. Remedy: SAEM(n_smoothing=...)."
+            )
         average_from = total - round(self.averaged * self.n_smoothing)
         return Combination(
             self.name, estep, Full(), Constant(1.0),
@@ -227,12 +240,22 @@ class SAEM(Algorithm):
             annealing=self.annealing, annealing_until=self.n_burn_in + self.annealing_iterations,
         )  # fmt: skip
 
+    @property
+    def length(self) -> int:
+        """Iterations planned."""
+        return self.n_burn_in + self.n_exploration + self.n_smoothing
+
+    def with_accuracy(self, accuracy: float) -> SAEM:
+        """Return SAEM that goes on until Monte Carlo errors are below a part of standard errors."""
+        return replace(self, accuracy=accuracy)
+
     def with_iterations(self, n_iter: int) -> SAEM:
-        """Return the same algorithm with the smoothing phase cut or extended."""
+        """Return the same algorithm with the smoothing phase cut or extended, to end there."""
         rest = n_iter - self.n_burn_in - self.n_exploration
         if rest < 0:
-            return replace(self, n_exploration=max(0, n_iter - self.n_burn_in), n_smoothing=0)
-        return replace(self, n_smoothing=rest)
+            exploration = max(0, n_iter - self.n_burn_in)
+            return replace(self, n_exploration=exploration, n_smoothing=0, max_iter=n_iter)
+        return replace(self, n_smoothing=rest, max_iter=n_iter)
 
 
 @dataclass(frozen=True)

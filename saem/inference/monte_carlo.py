@@ -22,8 +22,8 @@ well estimated from a few hundred iterations.
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,10 +38,20 @@ from saem.record import FitRecord
 if TYPE_CHECKING:
     from saem.nlme.model import NLME
 
-__all__ = ["complete_score", "long_run_variance", "monte_carlo_covariance", "monte_carlo_errors"]
+__all__ = [
+    "Recursion",
+    "best_information",
+    "complete_score",
+    "long_run_variance",
+    "monte_carlo_covariance",
+    "monte_carlo_errors",
+    "recursion_of",
+]
 
 #: Averaged iterations below which no error is given.
 _FEWEST = 30
+#: Shifts of the points from which the error of importance sampling is estimated.
+_SHIFTS = 8
 
 
 def monte_carlo_errors(
@@ -94,25 +104,104 @@ def monte_carlo_covariance(
     ndarray of shape (n_params, n_params)
         NaN in the rows and columns of parameters on a boundary; all NaN if the
         record holds too little.
+
+    Notes
+    -----
+    A sequence that ends with a deterministic E-step is at most ``sqrt(2 left)`` standard
+    errors away from where every seed ends, with ``left`` the nats that its last step had
+    still to gain; that is taken for its error. With importance sampling the error is that of the
+    points: the covariance of the Newton steps that other shifts of the points would take from
+    here.
+    """
+    size = len(model.param_names)
+    kind = _last_estep(record)
+    if kind == "ImportanceSampling" or (record.phases and kind != "MonteCarlo"):
+        if information is None:
+            information = best_information(model, record.theta)
+        if kind == "ImportanceSampling":
+            return _points_covariance(model, record, information)
+        return np.asarray(2.0 * record.left * information.cov_estimation)
+    unknown = np.full((size, size), np.nan)
+    found = recursion_of(model, record, information)
+    if found is None:
+        return unknown
+    n = len(found.noise)
+    unknown[np.ix_(found.free, found.free)] = found.covariance(np.full(n, 1.0 / n))
+    return unknown
+
+
+@dataclass(frozen=True)
+class Recursion:
+    """The linear recursion that SAEM is near its limit, as a fit has run it.
+
+    Attributes
+    ----------
+    free : ndarray of int
+        Parameters that are not on a boundary.
+    noise : ndarray of shape (n_averaged, n_free)
+        Noise of the complete-data score, iteration by iteration: the chains', short of memory.
+    path : ndarray of shape (n_averaged, n_free)
+        Distance of the iterates from the estimate.
+    inverse, observed : ndarray of shape (n_free, n_free)
+        Inverse of the complete information, and the observed information.
+    gamma : ndarray of shape (n_iter,)
+        Steps of all iterations.
+    """
+
+    free: Any
+    noise: Array
+    path: Array
+    inverse: Array
+    observed: Array
+    gamma: Array
+
+    def covariance(self, coefficients: Array) -> Array:
+        """Covariance of ``sum_j coefficients_j e_j`` over the averaged iterations j.
+
+        Parameters
+        ----------
+        coefficients : ndarray of shape (n_averaged,)
+
+        Returns
+        -------
+        ndarray of shape (n_free, n_free)
+        """
+        variance = self.inverse @ long_run_variance(self.noise) @ self.inverse
+        weights = _weights(self.inverse @ self.observed, self.gamma, coefficients)
+        return np.asarray(np.einsum("kab,bc,kdc->ad", weights, variance, weights))
+
+
+def recursion_of(
+    model: NLME, record: FitRecord, information: Information | None = None
+) -> Recursion | None:
+    """Read the recursion off the record of a fit; None where it holds too little.
+
+    Parameters
+    ----------
+    model : NLME
+    record : FitRecord
+        Of SAEM whose last iterations are averaged.
+    information : Information, optional
+        Observed information at the estimates, if it is known already.
+
+    Returns
+    -------
+    Recursion or None
     """
     from saem.inference.linearisation import linearise
 
-    size = len(model.param_names)
-    unknown = np.full((size, size), np.nan)
-    gamma = np.array(record.history.gamma)
-    steps = np.array(record.history.k)
+    gamma, steps = np.array(record.history.gamma), np.array(record.history.k)
     consecutive = np.array_equal(steps, np.arange(steps.size))
     if record.noise is None or record.average_from is None or not consecutive:
-        return unknown
-    n = len(record.noise)
-    if n < _FEWEST or n != steps[-1] - record.average_from:
-        return unknown
-    theta = record.theta
+        return None
+    first, n, theta = record.average_from, len(record.noise), record.theta
+    if n < _FEWEST or n != steps[-1] - first:
+        return None
     if information is None:
-        information = _information(model, theta)
+        information = best_information(model, theta)
     free = np.flatnonzero(np.isfinite(np.diagonal(information.cov_estimation)))
     if not free.size:
-        return unknown
+        return None
     if information.complete is None:
         lin = linearise(model, theta)
         information = replace(information, complete=complete_information(model, theta, lin))
@@ -122,20 +211,74 @@ def monte_carlo_covariance(
     try:
         inverse = np.linalg.inv(complete)
     except np.linalg.LinAlgError:
-        return unknown
-    before = _estimation_path(model, record)[record.average_from : record.average_from + n]
+        return None
+    path = (_estimation_path(model, record) - model.estimation_vector(theta))[:, free]
     noise = complete_score(model, theta, record.noise, record.numerical_noise, all_complete)[
         :, free
     ]
-    noise = noise - (before - model.estimation_vector(theta))[:, free] @ (complete - observed)
-    variance = inverse @ long_run_variance(noise) @ inverse
-    weights = _weights(inverse @ observed, gamma[1:], record.average_from)
-    unknown[np.ix_(free, free)] = np.einsum("kab,bc,kdc->ad", weights, variance, weights)
-    return unknown
+    noise = noise - path[first : first + n] @ (complete - observed)
+    return Recursion(free, noise, path[first + 1 :], inverse, observed, gamma[1:])
 
 
-def _information(model: NLME, theta: Array) -> Information:
-    """Best information at hand; that a parameter is on a boundary is for others to say."""
+def _last_settings(record: FitRecord) -> dict[str, Any]:
+    """Settings of the algorithm that gave the estimate."""
+    settings = record.phases[-1]["settings"] if record.phases else record.settings
+    return settings if isinstance(settings, dict) else {}
+
+
+def _last_estep(record: FitRecord) -> str:
+    """Kind of the E-step that gave the estimate, empty for the default of its algorithm."""
+    settings = _last_settings(record)
+    estep = settings.get("estep")
+    if isinstance(estep, dict):
+        return str(estep.get("kind"))
+    kind = str(settings.get("kind"))
+    if kind.endswith("SAEM"):
+        return "MonteCarlo"
+    return "ImportanceSampling" if kind == "ImportanceEM" else ""
+
+
+def _points_covariance(model: NLME, record: FitRecord, information: Information) -> Array:
+    """Covariance ``I^-1 V I^-1`` of Newton steps, V that of the score over shifts of the points."""
+    from saem.estep import ImportanceSampling
+    from saem.inference._visits import visit_all
+    from saem.inference.scoring import score_and_information
+
+    estep = _last_settings(record).get("estep")
+    given = {k: v for k, v in estep.items() if k != "kind"} if isinstance(estep, dict) else {}
+    scores = []
+    for number in range(_SHIFTS):
+        bound = ImportanceSampling(**given).bind(model)
+        seed = np.random.SeedSequence([record.seed, 1, number]).generate_state(1, np.uint64)[0]
+        records, _ = visit_all(
+            model, bound.visitor, record.theta, settings=bound.settings, memories=bound.memories,
+            work_size=bound.work_size - model.work_size, record_size=bound.record_size,
+            seed=int(seed),
+        )  # fmt: skip
+        found = score_and_information(model, record.theta, records, with_information=False)
+        scores.append(found.score)
+    spread = np.atleast_2d(np.cov(np.array(scores), rowvar=False))
+    free = np.flatnonzero(np.isfinite(np.diagonal(information.cov_estimation)))
+    inverse = information.cov_estimation[np.ix_(free, free)]
+    covariance = np.full(spread.shape, np.nan)
+    covariance[np.ix_(free, free)] = inverse @ spread[np.ix_(free, free)] @ inverse
+    return covariance
+
+
+def best_information(model: NLME, theta: Array) -> Information:
+    """Observed information up to four random effects, the linearised one beyond.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters.
+
+    Returns
+    -------
+    Information
+        That a parameter is on a boundary is for others to say: nothing is warned of.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SaemWarning)
         if nodes_for(model.n_coords) is None:
@@ -143,30 +286,30 @@ def _information(model: NLME, theta: Array) -> Information:
         return louis_information(model, theta)
 
 
-def _weights(drift: Array, gamma: Array, average_from: int) -> Array:
-    """Weights of the noise of every iteration in the average of the last ones.
+def _weights(drift: Array, gamma: Array, coefficients: Array) -> Array:
+    """Weights of the noise of every iteration in a combination of the last iterates.
 
     Parameters
     ----------
     drift : ndarray of shape (p, p)
         ``I_c^-1 I_o``.
     gamma : ndarray of shape (n_iter,)
-    average_from : int
-        Iterations before the first that is averaged.
+    coefficients : ndarray of shape (n_averaged,)
+        c_j, of the last iterates.
 
     Returns
     -------
     ndarray of shape (n_iter, p, p)
-        ``gamma_k / n sum_j prod_(k < i <= j) (I - gamma_i drift)`` over averaged j >= k.
+        ``gamma_k sum_(j >= k) c_j prod_(k < i <= j) (I - gamma_i drift)`` over averaged j.
     """
-    p, n = len(drift), gamma.size - average_from
+    p, average_from = len(drift), gamma.size - coefficients.size
     unit = np.eye(p)
     weights = np.zeros((gamma.size, p, p))
     tail = np.zeros((p, p))
     for k in range(gamma.size - 1, -1, -1):
         if k >= average_from:
-            tail = tail + unit
-        weights[k] = gamma[k] * tail / n
+            tail = tail + coefficients[k - average_from] * unit
+        weights[k] = gamma[k] * tail
         tail = tail @ (unit - gamma[k] * drift)
     return weights
 

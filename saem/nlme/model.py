@@ -361,6 +361,11 @@ class NLME(Model):
 
         return simulate(self, theta, seed)
 
+    @property
+    def default_algorithm(self) -> str:
+        """Chosen by dimension and size: `saem.algorithms.default_algorithm`."""
+        return "auto"
+
     def results(self, record: Any) -> NLMEResults:
         """Wrap the record of a fit."""
         from saem.nlme.results import NLMEResults

@@ -10,6 +10,7 @@ import numpy as np
 
 from saem.contract import Array
 from saem.nlme import _kernels
+from saem.nlme._convergence_face import ConvergenceFace
 from saem.nlme._diagnostics_face import DiagnosticsFace
 from saem.nlme._individuals_face import IndividualsFace
 from saem.nlme._inference_face import InferenceFace
@@ -28,7 +29,7 @@ __all__ = ["NLMEResults"]
 _AT_FLOOR = 10.0
 
 
-class NLMEResults(DiagnosticsFace, IndividualsFace, InferenceFace, Results):
+class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFace, Results):
     """Results of a nonlinear mixed-effects model; see also `saem.results.Results`.
 
     Notes

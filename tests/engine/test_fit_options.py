@@ -89,7 +89,7 @@ def test_wrong_batches(make):
 
 def test_names_and_defaults():
     assert {"em", "iem", "online-em", "svrg-em", "fiem", "mcem", "saem"} <= set(algorithms())
-    assert decay_model().default_algorithm == "saem"
+    assert decay_model().default_algorithm == "auto"
     assert Toy(toy_data()).default_algorithm == "em"
     result = fit(Toy(toy_data()), "Online_EM", seed=0)
     assert result.record.algorithm == "online-em"

@@ -1,0 +1,1 @@
+"""Evidence that a fit has converged: Monte Carlo errors, drift, other starts, causes."""

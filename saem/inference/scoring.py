@@ -1,0 +1,88 @@
+"""Score and observed information from the weighted draws of one E-step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from saem.contract import Array
+from saem.inference._blocks import complete_information, marginal_information
+from saem.inference.linearisation import linearise
+from saem.inference.posterior import Curvature, scores, split
+
+if TYPE_CHECKING:
+    from saem.nlme.model import NLME
+
+__all__ = ["Scoring", "score_and_information"]
+
+#: Numbers that the scores of a block of individuals may take (32 MB).
+_BLOCK = 4_000_000
+
+
+class Scoring(NamedTuple):
+    """Derivatives of the observed log-likelihood, on the estimation (Gaussian) scale.
+
+    Attributes
+    ----------
+    score : ndarray of shape (n_params,)
+        ``sum_i E[d log f_i | y_i]`` (Fisher's identity).
+    information : ndarray of shape (n_params, n_params) or None
+        Complete information less ``sum_i Var(d log f_i | y_i)`` (Louis 1982, JRSS B 44,
+        226-233). Away from the maximum the complete information is the expected one.
+    expected : ndarray of shape (n_params, n_params) or None
+        Expected information of the linearised model: positive definite everywhere, and
+        not subject to cancellation where a variance is next to 0.
+    """
+
+    score: Array
+    information: Array | None
+    expected: Array | None
+
+
+def score_and_information(
+    model: NLME, theta: Array, records: Array, with_information: bool = True
+) -> Scoring:
+    """Score of the observed data and, if wanted, their information, at theta.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters at which the records were made.
+    records : ndarray of shape (n_individuals, record_size)
+        Weighted draws of every individual's posterior.
+    with_information : bool
+        Whether the information is wanted as well.
+
+    Returns
+    -------
+    Scoring
+        The two matrices are None unless wanted.
+    """
+    size = len(model.param_names)
+    total, missing = np.zeros(size), np.zeros((size, size))
+    complete, expected, curvature = np.zeros((size, size)), None, None
+    if with_information:
+        lin = linearise(model, theta)
+        complete = complete_information(model, theta, lin)
+        expected = marginal_information(model, theta, lin)
+        curvature = Curvature(model, theta, complete)
+    width = records.shape[1] // (1 + model.latent_size) * size
+    step = max(1, _BLOCK // width)
+    for start in range(0, model.n_individuals, step):
+        rows = slice(start, min(start + step, model.n_individuals))
+        part = records[rows]
+        weights, _ = split(model, part)
+        score = scores(model, theta, part, rows)
+        mean = np.einsum("im,imp->ip", weights, score)
+        total += mean.sum(axis=0)
+        if curvature is not None:
+            score -= mean[:, None]
+            flat = score.reshape(-1, size)
+            missing += (weights.reshape(-1, 1) * flat).T @ flat
+            curvature.add(rows, part)
+    if curvature is None:
+        return Scoring(total, None, None)
+    curvature.replace(complete)
+    return Scoring(total, complete - missing, expected)
