@@ -83,13 +83,15 @@ class Newton(Proxy):
         state = run.proxy_state
         theta = run.theta.copy()
         target = run.full_pass(run.k)
-        known = state.get("loglik", -np.inf)
-        if "fallback" in state and not run.loglik >= known - self.epsilon:
-            run.theta[:], run.loglik = state.pop("fallback"), known
+        # What is climbed: with a prior that is the penalised log-likelihood.
+        height = run.loglik + run.model.log_prior(theta)  # type: ignore[attr-defined]
+        known = state.get("height", -np.inf)
+        if "fallback" in state and not height >= known - self.epsilon:
+            run.theta[:], run.loglik = state.pop("fallback"), state["loglik"]
             state["left"] = np.nan
             state.pop("information", None)
             return 1
-        state["loglik"] = run.loglik
+        state["loglik"], state["height"] = run.loglik, height
         run.move(target)
         if run.status != 0:
             return 1

@@ -21,7 +21,9 @@ _BLOCK = 4_000_000
 
 
 class Scoring(NamedTuple):
-    """Derivatives of the observed log-likelihood, on the estimation (Gaussian) scale.
+    """Derivatives of the observed log-likelihood, and of the log prior where there is one.
+
+    On the estimation (Gaussian) scale.
 
     Attributes
     ----------
@@ -82,7 +84,24 @@ def score_and_information(
             flat = score.reshape(-1, size)
             missing += (weights.reshape(-1, 1) * flat).T @ flat
             curvature.add(rows, part)
+    if model.penalised:
+        total += _prior_score(model, theta)
     if curvature is None:
         return Scoring(total, None, None)
     curvature.replace(complete)
     return Scoring(total, complete - missing, expected)
+
+
+def _prior_score(model: NLME, theta: Array) -> Array:
+    """Slope of the log prior, by central differences."""
+    centre = model.estimation_vector(theta)
+    slope = np.zeros(centre.size)
+    for k, value in enumerate(centre):
+        step = 1e-5 * max(abs(value), 1e-3)
+        ends = []
+        for sign in (1.0, -1.0):
+            shifted = centre.copy()
+            shifted[k] += sign * step
+            ends.append(model.log_prior(model.with_estimates(theta, shifted)))
+        slope[k] = (ends[0] - ends[1]) / (2.0 * step)
+    return slope

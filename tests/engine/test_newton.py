@@ -15,13 +15,14 @@ from saem.inference.likelihood import QuadratureRule
 from saem.inference.scoring import score_and_information
 from saem.newton import Newton
 from saem.nlme._kernels import VARIANCE_FLOOR
+from saem.nlme.priors import NormalPrior
 
 #: The posteriors of the proportional model have heavy tails at its start.
 _MANY = 41
 TIMES = np.array([0.5, 1.0, 2.0, 4.0, 8.0, 12.0])
 
 
-def bolus(error, n=40, omega_v=0.3, seed=3, **options):
+def bolus(error, n=40, omega_v=0.3, seed=3, priors=None, **options):
     """One compartment after a bolus; the volume may have no variability."""
     rng = np.random.default_rng(seed)
     v, cl = 20.0 * np.exp(omega_v * rng.normal(size=n)), 3.0 * np.exp(0.3 * rng.normal(size=n))
@@ -36,7 +37,9 @@ def bolus(error, n=40, omega_v=0.3, seed=3, **options):
         }
     )  # fmt: skip
     parameters = {"V": saem.LogNormal(18.0), "CL": saem.LogNormal(2.5)} | options
-    return saem.NLME(frame, structural="pk.iv_bolus_1cpt", parameters=parameters, error=error)
+    return saem.NLME(
+        frame, structural="pk.iv_bolus_1cpt", parameters=parameters, error=error, priors=priors
+    )
 
 
 CASES = {
@@ -166,3 +169,13 @@ def test_what_has_no_scores_is_refused():
         mixture.fit(saem.EM(acceleration="newton"), progress=False)
     with pytest.raises(OptionError, match="not random"):
         run_of(case("constant"), saem.EM(saem.MonteCarlo(), acceleration=Newton()))
+
+
+def test_with_a_prior_it_climbs_the_penalised_likelihood():
+    model = bolus(saem.ConstantError(0.3), priors={"V": NormalPrior(np.log(30.0), 0.02)})
+    slow = model.fit(saem.EM(Quadrature(9), tolerance=1e-9), seed=0, progress=False)
+    fast = model.fit(seed=0, progress=False)
+    assert fast.converged
+    np.testing.assert_allclose(fast.params, slow.params, rtol=1e-3)
+    free = case("constant").fit(seed=0, progress=False)
+    assert fast.params["V"] > free.params["V"] + 1.0
