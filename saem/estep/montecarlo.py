@@ -283,7 +283,18 @@ class MonteCarlo(EStep):
 
 
 def memory_views(bound: BoundEStep) -> dict[str, Array]:
-    """Named parts of the memories of chains: for diagnostics and for inference."""
+    """Named parts of the memories of chains: for diagnostics and for inference.
+
+    Parameters
+    ----------
+    bound : BoundEStep
+        Chains bound to a model.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Views, one row an individual.
+    """
     model, memories = bound.model, bound.memories
     n, d, latent_size = len(memories), model.n_coords, model.latent_size
     n_chains = int(bound.settings[0])
