@@ -14,13 +14,13 @@ import saem
 theophylline = saem.datasets.load("theophylline")
 
 
-def pk_model(**start):
+def pk_model(data=theophylline, a=1.0, **start):
     start = {"ka": 1.0, "V": 20.0, "CL": 2.0} | start
     return saem.NLME(
-        theophylline,
+        data,
         structural="pk.oral_1cpt",
         parameters={name: saem.LogNormal(value) for name, value in start.items()},
-        error=saem.ConstantError(1.0),
+        error=saem.ConstantError(a),
         columns={"id": "Subject", "time": "Time", "dv": "conc", "amt": "Dose"},
     )
 
@@ -117,7 +117,7 @@ plt.show()
 # a far start that averages from its first iteration on fails; the usual one does not.
 
 # %%
-far = pk_model(ka=5.0, V=100.0, CL=10.0)
+far = pk_model(ka=5.0, V=100.0, CL=10.0, a=5.0)
 moving = far.fit(
     saem.SAEM(n_burn_in=0, n_exploration=0, n_smoothing=150, averaged=1.0, power=1.0, delay=1.0),
     seed=1, progress=False,
@@ -178,13 +178,7 @@ assert "drift" in set(moving.why().frame["kind"])
 
 wrong = theophylline.copy()
 wrong.loc[wrong.index[37], "conc"] *= 10.0
-spoiled = saem.NLME(
-    wrong,
-    structural="pk.oral_1cpt",
-    parameters={n: saem.LogNormal(v) for n, v in {"ka": 1.0, "V": 20.0, "CL": 2.0}.items()},
-    error=saem.ConstantError(1.0),
-    columns={"id": "Subject", "time": "Time", "dv": "conc", "amt": "Dose"},
-).fit(seed=1, progress=False)
+spoiled = pk_model(wrong).fit(seed=1, progress=False)
 print(spoiled.why())
 assert (
     f"row {wrong.index[37]}" in spoiled.why().frame.query("kind == 'outlying row'")["what"].iloc[0]
