@@ -12,13 +12,13 @@ from saem._types import VISIT
 from saem.estep._layout import N_GRADIENT
 from saem.random import fill_normal, stream, substream
 
-__all__ = ["visit_laplace", "visit_prior"]
+__all__ = ["SAME_MODE", "visit_laplace", "visit_prior"]
 
 #: Tolerances of modes around which is only proposed, and of those that are followed while theta
 #: moves anyway (nats, see `laplace`).
 _MODE_OF_PROPOSALS, _MODE_FOLLOWED = 1e-5, 1e-2
 #: Squared distance, in posterior standard deviations, of searches that end in the same mode.
-_SAME_MODE = 0.25
+SAME_MODE = 0.25
 #: Draws of the prior among which a chain looks for one of positive likelihood.
 _ATTEMPTS = 20
 
@@ -92,7 +92,7 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
         if not first and value > -np.inf:
             # Most searches end where another did; that shows long before they converge.
             found = laplace(kernels, theta, y, mean, chol, u, spread, z, COARSE, scratch)
-            if found < value - COARSE or whiten(u, best, best_spread, shift) < _SAME_MODE:
+            if found < value - COARSE or whiten(u, best, best_spread, shift) < SAME_MODE:
                 continue
         found = laplace(kernels, theta, y, mean, chol, u, spread, z, tolerance, scratch)
         if first or found > value + 1e-6:

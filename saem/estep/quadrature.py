@@ -9,12 +9,14 @@ import numpy as np
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
-from saem._laplace import FINE, laplace, laplace_work, log_det, log_joint, whiten
+from saem._laplace import COARSE, FINE, laplace, laplace_work, log_det, log_joint, whiten
 from saem._linalg import assign, cholesky
 from saem._types import VISIT, make_visitor
 from saem.contract import Model
 from saem.estep._base import BoundEStep, EStep
+from saem.estep._modes import SAME_MODE
 from saem.exceptions import OptionError
+from saem.random import fill_normal, stream
 
 __all__ = ["Quadrature"]
 
@@ -24,6 +26,8 @@ _MAX_NODES = 20_000
 MIN_VARIANCE = 1e-14
 #: Rules tried for one integral, at most.
 _MAX_RULES = 4
+#: Searches for a mode besides that from the prior's mean.
+_SEARCHES = 3
 #: A rule fits where the posterior variances are within this factor of its own, and the
 #: posterior mean within this many of its standard deviations of its centre. The error of q
 #: nodes at a factor r falls like ``((r - 1) / (r + 1)) ** q``, here 4**-q.
@@ -118,6 +122,33 @@ def fits(centre, spread, new_centre, new_spread, x, covariance):
     return good
 
 
+@helper
+def _search(
+    kernels, theta, y, mean, chol, centre, spread, other, other_spread, shift, z, scratch
+):  # fmt: skip
+    """Put the best of several modes, and its curvature, into centre and spread.
+
+    Searches start at the prior's mean and at a few fixed draws of the prior: with flip-flop
+    kinetics the mode nearest to the mean may hold little of the posterior.
+    """
+    for a in range(centre.size):
+        centre[a] = 0.0
+    value = laplace(kernels, theta, y, mean, chol, centre, spread, z, FINE, scratch)
+    for search in range(_SEARCHES):
+        fill_normal(stream(np.uint64(_SEARCHES), search, 0), 0, other)
+        found = laplace(kernels, theta, y, mean, chol, other, other_spread, z, COARSE, scratch)
+        if value > -np.inf:
+            same = whiten(other, centre, spread, shift) < SAME_MODE
+            if same or found < value - COARSE:
+                continue
+        found = laplace(kernels, theta, y, mean, chol, other, other_spread, z, FINE, scratch)
+        if found > value + 1e-6:
+            value = found
+            assign(centre, other)
+            for a in range(centre.size):
+                assign(spread[a], other_spread[a])
+
+
 @kernel(VISIT)
 def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
     """Fill the record with the nodes and their posterior weights; returns log p(y).
@@ -159,9 +190,9 @@ def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
     proper = False
     for attempt in range(_MAX_RULES):
         if not adapted:
-            for a in range(d):
-                centre[a] = 0.0
-            laplace(kernels, theta, y, mean, chol, centre, spread, z, FINE, scratch)
+            _search(
+                kernels, theta, y, mean, chol, centre, spread, u, new_spread, x, z, scratch
+            )  # fmt: skip
             adapted = searched = True
         largest = -np.inf
         for m in range(record.size // width):
