@@ -106,7 +106,8 @@ def unpack_model(
 
 def _pack_nlme(model: NLME, arrays: Arrays) -> Declaration:
     data = model.individuals
-    structural = model.structural
+    structural, parameters = model.declared
+    occasions = model.occasions
     return {
         "structural": {
             "name": structural.name,
@@ -116,7 +117,14 @@ def _pack_nlme(model: NLME, arrays: Arrays) -> Declaration:
             "parameters": list(structural.param_names),
             "columns": list(structural.columns),
         },
-        "parameters": {name: _options(p) for name, p in model.parameters.items()},
+        "parameters": {name: _options(p) for name, p in parameters.items()},
+        "occasions": None
+        if occasions is None
+        else {
+            "occasion": plain(occasions.label),
+            "iov": dict(occasions.sds),
+            "gamma": plain(model.gamma),
+        },
         "error": _options(model.error),
         "omega": plain(model.omega),
         "priors": {name: _options(prior) for name, prior in model.priors.items()},
@@ -158,13 +166,19 @@ def _unpack_nlme(declaration: Declaration, arrays: Arrays, structural: Any) -> A
     from saem.nlme.model import NLME
 
     declared = declaration["structural"]
+    occasions = declaration.get("occasions") or {}
     return NLME(
         unpack_table(declaration["data"], arrays),
         structural=_structural(declared, structural),
         parameters={n: _rebuilt("parameters", p) for n, p in declaration["parameters"].items()},
         error=_rebuilt("error_models", declaration["error"]),
         omega=declaration["omega"],
-        columns={name: unplain(label) for name, label in declaration["columns"]},
+        columns={
+            name: unplain(label)
+            for name, label in declaration["columns"]
+            if not (name == "occasion" and occasions)
+        },
+        **{name: unplain(value) for name, value in occasions.items()},
         priors={n: _rebuilt("priors", p) for n, p in declaration.get("priors", {}).items()},
     )
 

@@ -30,11 +30,12 @@ def entries_of(model: NLME) -> tuple[list[tuple[int, int, int]], ...]:
     return found["beta"], found["omega"], found["sigma"]
 
 
-def _symmetric_units(entries: list[tuple[int, int, int]], d: int) -> Array:
+def _symmetric_units(model: NLME, entries: list[tuple[int, int, int]]) -> Array:
     """Derivatives of Omega by its estimated entries, shape (n_entries, d, d)."""
-    units = np.zeros((len(entries), d, d))
+    units = np.zeros((len(entries), model.n_coords, model.n_coords))
     for unit, (_, row, column) in zip(units, entries, strict=True):
-        unit[row, column] = unit[column, row] = 1.0
+        for a, b in model.tied_entries(row, column):
+            unit[a, b] = unit[b, a] = 1.0
     return units
 
 
@@ -66,7 +67,7 @@ def marginal_information(model: NLME, theta: Array, lin: Linearisation) -> Array
     block = jvj[:, np.array(columns)[:, None], columns]
     matrix[np.ix_(at, at)] = np.einsum("ia,iab,ib->ab", weights, block, weights)
 
-    units = _symmetric_units(omega, random.size)
+    units = _symmetric_units(model, omega)
     m = jvj[:, random[:, None], random]
     products = m[None] @ units[:, None]
     at = [k for k, _, _ in omega]
@@ -119,7 +120,7 @@ def complete_information(model: NLME, theta: Array, lin: Linearisation) -> Array
             elif position[a] < 0 and position[b] < 0:
                 slopes = lin.jacobian[:, a] * lin.jacobian[:, b] / lin.variance
                 matrix[k, h] = np.sum(slopes * x[owner, j] * x[owner, i])
-    products = inverse @ _symmetric_units(omega, model.n_coords)
+    products = inverse @ _symmetric_units(model, omega)
     at = [k for k, _, _ in omega]
     matrix[np.ix_(at, at)] = 0.5 * n * np.einsum("aij,bji->ab", products, products)
     slopes = variance_slopes(model.error.code, view["sigma"], lin.f)

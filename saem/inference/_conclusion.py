@@ -138,9 +138,10 @@ def _greatest_at_zero(model: NLME, theta: Array, row: int) -> bool:
         changed = theta.copy()
         view = model.theta_spec.view(changed)
         omega = view["omega"]
-        omega[row, :] *= np.sqrt(share)
-        omega[:, row] *= np.sqrt(share)
-        omega[row, row] = max(omega[row, row], nlme.VARIANCE_FLOOR)
+        for a in model.tied(row):
+            omega[a, :] *= np.sqrt(share)
+            omega[:, a] *= np.sqrt(share)
+            omega[a, a] = max(omega[a, a], nlme.VARIANCE_FLOOR)
         nlme.factorise(omega, view["chol"])
         if d > _MAX_QUADRATURE:
             return importance_sampling(model, changed).value  # the same draws every time

@@ -374,7 +374,8 @@ def complete_score(
         if column in places:
             score[:, k] = by_beta[:, row, places[column]]
     for k, row, column in omega:
-        score[:, k] = by_omega[:, row, column] * (1.0 if row == column else 2.0)
+        for a, b in model.tied_entries(row, column):
+            score[:, k] += by_omega[:, a, b] * (1.0 if row == column else 2.0)
     for k, _, c in sigma:
         scale = view["sigma"][c]
         score[:, k] = n * (blocks["s3"][:, 0] / scale**3 - blocks["n_obs"][:, 0] / scale)

@@ -207,8 +207,9 @@ def scores(model: NLME, theta: Array, records: Array, rows: slice) -> Array:
         if column in places:
             score[:, :, k] = x[:, row, None] * lean[:, :, places[column]]
     for k, row, column in omega:
-        value = lean[:, :, row] * lean[:, :, column] - inverse[row, column]
-        score[:, :, k] = value * (0.5 if row == column else 1.0)
+        for a, b in model.tied_entries(row, column):
+            value = lean[:, :, a] * lean[:, :, b] - inverse[a, b]
+            score[:, :, k] += value * (0.5 if row == column else 1.0)
     for k, _, c in sigma:
         scale = view["sigma"][c]
         score[:, :, k] = latent[:, :, d] / scale**3 - n_obs[:, None] / scale

@@ -82,7 +82,7 @@ SIGMA_FLOOR = 1e-8
 #: Sweeps of the M-step over coefficients and Omega where one is not exact, and when to stop.
 SWEEPS, _STILL = 50, 1e-12
 
-_HEADER = 8
+_HEADER = 10
 
 
 def theta_blocks(n_params: int, d: int, p_x: int) -> Packed:
@@ -335,16 +335,27 @@ def _second_moment(a, b, s1, s2, xx, beta, parameter):
 
 
 @routine
-def _update_omega(s1, s2, xx, beta, parameter, omega, omega_status, scale, count):
-    """Second moment of phi - B' x in the pattern of Omega, above the floor; its largest move."""
+def _update_omega(s1, s2, xx, beta, parameter, omega, omega_status, scale, count, k, occasions):
+    """Second moment of phi - B' x in the pattern of Omega, above the floor; its largest move.
+
+    The last ``k * occasions`` coordinates are the deviations of k parameters on every occasion:
+    they share one covariance, the mean over occasions.
+    """
     d = s1.shape[1]
+    first = d - k * occasions
     moved = 0.0
     for a in range(d):
         for b in range(d):
             before = omega[a, b]
             if omega_status[a, b] == FREE:
-                value = _second_moment(a, b, s1, s2, xx, beta, parameter) + scale[a, b]
-                value /= xx[0, 0] + count[a]
+                value, total = 0.0, 0.0
+                shift, copies = (k, occasions) if a >= first else (0, 1)
+                start = (a - first) // k * k if a >= first else 0
+                for o in range(copies):
+                    i, j = a - start + o * shift, b - start + o * shift
+                    value += _second_moment(i, j, s1, s2, xx, beta, parameter) + scale[i, j]
+                    total += xx[0, 0] + count[i]
+                value /= total
                 omega[a, b] = max(value, VARIANCE_FLOOR) if a == b else value
             elif omega_status[a, b] == ABSENT:
                 omega[a, b] = 0.0
@@ -398,8 +409,9 @@ def maximize(s, theta):
             ):
                 return 3
             moved = _update_omega(
-                s1, s2, xx, beta, parameter, omega, omega_status, omega_scale, omega_count
-            )
+                s1, s2, xx, beta, parameter, omega, omega_status, omega_scale, omega_count,
+                int(theta[7]), int(theta[8]),
+            )  # fmt: skip
             factorise(omega, chol)
             if not moved > _STILL:
                 break

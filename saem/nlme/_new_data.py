@@ -27,6 +27,11 @@ def predict_new(results: NLMEResults, kind: str, frame: object) -> pd.Series:
             f"the new data are a {type(frame).__name__}, not a pandas DataFrame. Remedy: give a "
             "frame with the columns of the fit."
         )
+    if results.model.occasions is not None:
+        raise DataError(
+            "predictions for new rows are not made with inter-occasion variability: which occasion "
+            "of the fit a row belongs to is not known. Remedy: predict the rows of the fit."
+        )
     report = Report(frame.index)
     columns = _columns(results, frame, report)
     needed = _covariates(results) if kind == "population" else []

@@ -152,6 +152,8 @@ def check_times(
         step = np.diff(time)
     inside = np.ones(step.size, dtype=bool)
     inside[offsets[1:-1] - 1] = False
+    if "occasion" in structural.columns and "occasion" in values:  # each has a clock of its own
+        inside &= np.diff(values["occasion"][order]) == 0
     back = np.flatnonzero((step < 0) & inside)
     label = names["time"]
     if back.size:

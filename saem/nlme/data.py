@@ -167,6 +167,26 @@ def read_individuals(
     return _assemble(frame, names, values, structural, grouping, design, subjects)
 
 
+def identity_column(frame: object, columns: object) -> Hashable | None:
+    """Column of the ids, or None if it is not there or not one; without a complaint.
+
+    Parameters
+    ----------
+    frame, columns : object
+        As given to `read_individuals`.
+
+    Returns
+    -------
+    hashable or None
+    """
+    if not isinstance(frame, pd.DataFrame):
+        return None
+    report = Report(frame.index)
+    mapping = dict(columns) if isinstance(columns, Mapping) else {}
+    mapping = {name: label for name, label in mapping.items() if name == "id"}
+    return find_columns(frame, mapping, ["id"], [], report).get("id")
+
+
 def _open_report(frame: object) -> Report:
     """Start a report; what is no table at all ends here."""
     if not isinstance(frame, pd.DataFrame):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,8 +13,16 @@ from saem.contract import Array, Model
 from saem.exceptions import ModelError, Problems
 from saem.nlme import _kernels
 from saem.nlme._numerical import newton_step
-from saem.nlme.data import Individuals, read_individuals
+from saem.nlme.data import Individuals, identity_column, read_individuals
 from saem.nlme.error_models import SIGMA, ConstantError, ErrorModel, resolve_error
+from saem.nlme.occasions import (
+    COLUMN,
+    Deviation,
+    Occasions,
+    expand_parameters,
+    expand_structural,
+    read_occasions,
+)
 from saem.nlme.parameters import LogNormal, Parameter
 from saem.nlme.priors import Prior, check_priors, fill_priors, log_prior
 from saem.nlme.structural import Structural, check_predictions, resolve_structural
@@ -58,6 +66,13 @@ class NLME(Model):
         Priors of estimated numbers, by their names in `param_names` (and ``"omega"`` for the
         whole matrix); see `saem.nlme.priors`. The estimates are then those of the
         penalised likelihood.
+    occasion : hashable, optional
+        Column that tells the occasions of a subject apart; with `iov`.
+    iov : sequence of str or mapping of str to float, optional
+        Parameters that vary between the occasions of a subject; see `saem.nlme.occasions`. A
+        mapping gives standard deviations to start from.
+    gamma : str or sequence of sequence of str
+        Pattern of the covariance between occasions, as `omega`.
 
     Raises
     ------
@@ -100,16 +115,24 @@ class NLME(Model):
         omega: str | Sequence[Sequence[str]] = "diagonal",
         columns: Mapping[str, str] | None = None,
         priors: Mapping[str, Prior] | None = None,
+        occasion: Hashable | None = None,
+        iov: Sequence[str] | Mapping[str, float] | None = None,
+        gamma: str | Sequence[Sequence[str]] = "diagonal",
     ) -> None:
         self.structural: Structural = resolve_structural(structural)
         self.error = resolve_error(error)
+        self.gamma = gamma
+        self.occasions: Occasions | None = None
+        self.declared = self.structural, parameters
+        if occasion is not None or iov is not None:
+            data, columns, parameters = self._expand(data, columns, parameters, occasion, iov)
         self.individuals: Individuals = read_individuals(
             data, columns or {}, self.structural, parameters, self.error
         )
         # In the order of the structural model, whatever order the user wrote.
         self.parameters = {name: parameters[name] for name in self.structural.param_names}
         self.random_names = [n for n, p in self.parameters.items() if p.random]
-        self.omega_pattern = _omega_pattern(omega, self.random_names)
+        self.omega_pattern = self._pattern(omega, gamma)
         self.omega = omega
         self.priors: dict[str, Prior] = {}
         self._pack()
@@ -120,6 +143,36 @@ class NLME(Model):
         self.penalised = bool(self.priors)
         typical = [p.start for p in self.parameters.values()]
         check_predictions(self.structural, typical, self.individuals, self.error)
+
+    def _expand(
+        self, data: Any, columns: Any, parameters: Any, occasion: Any, iov: Any
+    ) -> tuple[Any, Any, Any]:
+        """Make the deviations of every occasion parameters of their own."""
+        identity = identity_column(data, columns)
+        data, self.occasions = read_occasions(
+            data, occasion, iov, identity, self.structural, parameters
+        )
+        if self.occasions is None:
+            return data, columns, parameters
+        missing = [n for n in self.structural.param_names if n not in parameters]
+        if missing or not all(isinstance(p, Parameter) for p in parameters.values()):
+            return data, columns, parameters  # told with the other problems of the model
+        self.structural = expand_structural(self.structural, parameters, self.occasions)
+        columns = dict(columns or {}) | {COLUMN: self.occasions.label}
+        return data, columns, expand_parameters(parameters, self.occasions)
+
+    def _pattern(self, omega: Any, gamma: Any) -> Array:
+        """Entries of the covariance that are estimated: Omega, then Gamma for every occasion."""
+        if self.occasions is None:
+            return _omega_pattern(omega, self.random_names)
+        d, k = len(self.random_names), len(self.occasions.sds)
+        first = d - k * self.occasions.number
+        pattern = np.zeros((d, d))
+        pattern[:first, :first] = _omega_pattern(omega, self.random_names[:first])
+        block = _omega_pattern(gamma, list(self.occasions.sds), "gamma")
+        for a in range(first, d, k):
+            pattern[a : a + k, a : a + k] = block
+        return pattern
 
     # -- what the engine needs ---------------------------------------------------
 
@@ -166,8 +219,9 @@ class NLME(Model):
         x = data.design.matrix
         p, d = len(self.parameters), len(self.random_names)
         sigma_at = spec.slices["sigma"].start
-        view["dims"][:7] = [
+        view["dims"][:9] = [
             p, d, x.shape[1], self.error.code, len(self.structural.columns), sigma_at, 1.0,
+            *((len(self.occasions.sds), self.occasions.number) if self.occasions else (0, 0)),
         ]  # fmt: skip
         view["position"][:] = -1.0
         for m, (name, parameter) in enumerate(self.parameters.items()):
@@ -253,7 +307,18 @@ class NLME(Model):
 
     def tied(self, a: int) -> list[int]:
         """Random coordinates that share the variance of coordinate a, itself included."""
-        return [a]
+        return [row for row, _ in self.tied_entries(a, a)]
+
+    def tied_entries(self, a: int, b: int) -> list[tuple[int, int]]:
+        """Entries of the covariance that are the same number as entry (a, b), itself included."""
+        if self.occasions is None:
+            return [(a, b)]
+        k, number = len(self.occasions.sds), self.occasions.number
+        first = self.n_coords - k * number
+        if a < first:
+            return [(a, b)]
+        i, j = (a - first) % k, (b - first) % k
+        return [(first + o * k + i, first + o * k + j) for o in range(number)]
 
     # -- names and values of the parameters --------------------------------------
 
@@ -285,8 +350,14 @@ class NLME(Model):
             for b in range(a + 1):
                 if view["omega_status"][a, b] != _kernels.FREE:
                     continue
+                if self.tied_entries(a, b)[0] != (a, b):
+                    continue
                 first, second = self.random_names[b], self.random_names[a]
-                label = f"omega2_{first}" if a == b else f"cov_{first}_{second}"
+                kinds = "omega2", "cov"
+                if isinstance(self.parameters[second], Deviation):
+                    first, second = (n[len("kappa_") : -len("_1")] for n in (first, second))
+                    kinds = "gamma2", "cov_gamma"
+                label = f"{kinds[0]}_{first}" if a == b else f"{kinds[1]}_{first}_{second}"
                 add(label, "omega", a * d + b, "variance" if a == b else "covariance")
         for c, name in enumerate(SIGMA):
             if view["sigma_status"][c] == _kernels.FREE:
@@ -326,6 +397,12 @@ class NLME(Model):
         new = theta.copy()
         new[self.param_index] = estimates
         view = self.theta_spec.view(new)
+        if self.occasions is not None:
+            k, number = len(self.occasions.sds), self.occasions.number
+            first = self.n_coords - k * number
+            block = view["omega"][first : first + k, first : first + k].copy()
+            for a in range(first + k, self.n_coords, k):
+                view["omega"][a : a + k, a : a + k] = block
         lower = np.tril(view["omega"])
         view["omega"][:] = lower + np.tril(lower, -1).T
         _kernels.factorise(view["omega"], view["chol"])
@@ -373,7 +450,9 @@ class NLME(Model):
         return NLMEResults(self, record)
 
 
-def _omega_pattern(omega: str | Sequence[Sequence[str]], names: list[str]) -> Array:
+def _omega_pattern(
+    omega: str | Sequence[Sequence[str]], names: list[str], title: str = "omega"
+) -> Array:
     """Entries of Omega that are estimated, as statuses."""
     d = len(names)
     if isinstance(omega, str):
@@ -382,10 +461,10 @@ def _omega_pattern(omega: str | Sequence[Sequence[str]], names: list[str]) -> Ar
         if omega in ("diagonal", "diag"):
             return np.eye(d)
         raise ModelError(
-            f"omega={omega!r}: the pattern is 'diagonal', 'full', or blocks of parameter names "
+            f"{title}={omega!r}: the pattern is 'diagonal', 'full', or blocks of parameter names "
             "such as [['ka', 'V'], ['CL']]."
         )
-    problems = Problems("omega")
+    problems = Problems(title)
     pattern = np.eye(d)
     seen: list[str] = []
     for block in omega:

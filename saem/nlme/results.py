@@ -139,7 +139,10 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
 
     @property
     def omega(self) -> pd.DataFrame:
-        """Covariance matrix of the random effects, on the Gaussian scale."""
+        """Covariance matrix of the random effects, on the Gaussian scale.
+
+        With occasions, Gamma follows as a block for each of them.
+        """
         import pandas as pd
 
         names = self.model.random_names
@@ -180,7 +183,7 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
         return NLMEPlots(self)
 
     def _fixed(self) -> dict[str, float]:
-        kept = {n: float(p.start) for n, p in self.model.parameters.items() if p.fixed}
+        kept = {n: float(p.start) for n, p in self.model.declared[1].items() if p.fixed}
         kept |= {
             f"omega2_{n}": p.start_omega**2
             for n, p in self.model.parameters.items()
