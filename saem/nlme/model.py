@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from saem._math import HALF_LOG_2PI
 from saem.contract import Array, Model
 from saem.exceptions import ModelError, Problems
 from saem.nlme import _kernels
 from saem.nlme._numerical import newton_step
+from saem.nlme._records import omega_pattern_of, pack_records
 from saem.nlme.data import Individuals, identity_column, read_individuals
 from saem.nlme.error_models import SIGMA, ConstantError, ErrorModel, resolve_error
 from saem.nlme.occasions import (
@@ -164,12 +164,12 @@ class NLME(Model):
     def _pattern(self, omega: Any, gamma: Any) -> Array:
         """Entries of the covariance that are estimated: Omega, then Gamma for every occasion."""
         if self.occasions is None:
-            return _omega_pattern(omega, self.random_names)
+            return omega_pattern_of(omega, self.random_names)
         d, k = len(self.random_names), len(self.occasions.sds)
         first = d - k * self.occasions.number
         pattern = np.zeros((d, d))
-        pattern[:first, :first] = _omega_pattern(omega, self.random_names[:first])
-        block = _omega_pattern(gamma, list(self.occasions.sds), "gamma")
+        pattern[:first, :first] = omega_pattern_of(omega, self.random_names[:first])
+        block = omega_pattern_of(gamma, list(self.occasions.sds), "gamma")
         for a in range(first, d, k):
             pattern[a : a + k, a : a + k] = block
         return pattern
@@ -448,71 +448,3 @@ class NLME(Model):
         from saem.nlme.results import NLMEResults
 
         return NLMEResults(self, record)
-
-
-def _omega_pattern(
-    omega: str | Sequence[Sequence[str]], names: list[str], title: str = "omega"
-) -> Array:
-    """Entries of Omega that are estimated, as statuses."""
-    d = len(names)
-    if isinstance(omega, str):
-        if omega == "full":
-            return np.ones((d, d))
-        if omega in ("diagonal", "diag"):
-            return np.eye(d)
-        raise ModelError(
-            f"{title}={omega!r}: the pattern is 'diagonal', 'full', or blocks of parameter names "
-            "such as [['ka', 'V'], ['CL']]."
-        )
-    problems = Problems(title)
-    pattern = np.eye(d)
-    seen: list[str] = []
-    for block in omega:
-        for name in block:
-            if name not in names:
-                problems.add(
-                    f"{name!r} is not a parameter with a random effect ({', '.join(names)})",
-                    remedy="name only parameters with random=True",
-                )
-            elif name in seen:
-                problems.add(f"{name!r} stands in two blocks", remedy="name it once")
-            seen.append(name)
-        index = [names.index(name) for name in block if name in names]
-        pattern[np.ix_(index, index)] = 1.0
-    problems.raise_if_any(ModelError)
-    return pattern
-
-
-def pack_records(
-    data: Individuals,
-    x: Array,
-    columns: Sequence[str],
-    error: ErrorModel,
-    defaults: Mapping[str, float],
-) -> tuple[Array, Any]:
-    """One contiguous record per individual: design row, constant, responses, columns.
-
-    The constant holds the ``2 pi`` term, and the Jacobian where the residual
-    is normal on the log scale, so that the density is that of the data as given.
-    """
-    n, n_obs, starts = data.n_individuals, data.n_obs, data.offsets
-    p_x = x.shape[1]
-    logged = error.code == _kernels.EXPONENTIAL
-    response = np.log(data.dv) if logged else data.dv
-    lengths = p_x + 1 + n_obs * (1 + len(columns))
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    values = np.empty(offsets[-1])
-    stacked = np.empty((1 + len(columns), data.dv.size))
-    stacked[0] = response
-    for c, name in enumerate(columns, 1):
-        stacked[c] = data.columns[name] if name in data.columns else defaults[name]
-    for i in range(n):
-        rows = slice(starts[i], starts[i + 1])
-        constant = -float(n_obs[i]) * HALF_LOG_2PI
-        if logged:
-            constant -= float(np.sum(response[rows]))
-        at = offsets[i]
-        values[at : at + p_x] = x[i]
-        values[at + p_x] = constant
-        values[at + p_x + 1 : offsets[i + 1]] = stacked[:, rows].ravel()
-    return values, offsets
