@@ -192,7 +192,11 @@ def _parser() -> argparse.ArgumentParser:
         help="any other column of the model",
     )
     run = fit.add_argument_group("run")
-    run.add_argument("--algorithm", type=_algorithm, help="saem (default), em, mcem, iem, ...")
+    run.add_argument(
+        "--algorithm",
+        type=_algorithm,
+        help="saem, f-saem, em, ...; by default SAEM, then steps that end at the maximum",
+    )
     run.add_argument("--iterations", type=_whole(1), metavar="N")
     run.add_argument(
         "--seed",
