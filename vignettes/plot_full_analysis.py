@@ -132,8 +132,7 @@ print(saem.compare({"no covariates": base, "weight on V and CL": final}).round(2
 print(final.summary())
 exponents = {"beta_CL_lw": TRUTH["weight_on_CL"], "beta_V_lw": TRUTH["weight_on_V"]}
 test = final.wald_test(exponents)
-print(test.table.round(3).to_string())
-print(f"both: chi-square {test.statistic:.2f} of {test.df}, p = {test.p_value:.2f}")
+print(test)
 assert test.p_value > 0.01
 
 truth = pd.Series({name: TRUTH[name] for name in ("ka", "V", "CL")} | exponents)
@@ -149,8 +148,8 @@ assert 0.15 < explained["omega2_CL"] < 0.35
 
 profile = final.profile("beta_CL_lw")
 wald = final.conf_int().loc["beta_CL_lw"]
-print(f"profile: {profile.lower:.3f} to {profile.upper:.3f}")
-print(f"Wald:    {wald.iloc[0]:.3f} to {wald.iloc[1]:.3f}")
+print(profile)
+print(f"Wald: {wald.iloc[0]:.4g} to {wald.iloc[1]:.4g}")
 assert abs(profile.lower - wald.iloc[0]) < 0.1 * final.bse["beta_CL_lw"]
 
 tests = final.residual_tests()

@@ -63,6 +63,13 @@ class Profile:
     level: float
     table: pd.DataFrame
 
+    def __str__(self) -> str:
+        """Return estimate and interval in words."""
+        return (
+            f"{self.name}: {self.estimate:.4g}, {100.0 * self.level:g} % profile interval "
+            f"{self.lower:.4g} to {self.upper:.4g}"
+        )
+
 
 def profile(
     model: NLME,

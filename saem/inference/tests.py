@@ -75,6 +75,17 @@ class TestResult:
 
     __test__ = False  # not a class of tests to pytest
 
+    def __str__(self) -> str:
+        """Return the outcome in words."""
+        names = ", ".join(self.names)
+        head = (
+            f"{self.method} test of {names}: statistic {self.statistic:.4g}, "
+            f"{self.distribution}, p = {self.p_value:.3g}"
+        )
+        if self.error > 0.0:
+            head += f" (Monte Carlo error of the statistic {self.error:.2g})"
+        return head if self.table is None else f"{head}\n{self.table.to_string()}"
+
 
 def _chi_square(df: int) -> str:
     return f"chi-square({df})"

@@ -11,7 +11,7 @@ from scipy import stats
 import saem
 from saem.exceptions import OptionError, SaemWarning
 from saem.inference._chi_bar import chi_bar_sf, weights_of
-from saem.inference.tests import likelihood_ratio, score, wald
+from saem.inference.tests import TestResult, likelihood_ratio, score, wald
 from saem.nlme._replicates import replicate, with_responses
 
 AGES = np.linspace(-1.0, 1.0, 5)
@@ -341,3 +341,8 @@ def test_level_of_the_tests(covariate):
     print(f"covariate={covariate}: Wald, likelihood ratio, score reject {found}")
     used = slice(0 if covariate else 1, 3)
     assert np.all(np.abs(found[used] - 0.1) < 3.5 * 0.0173 + 0.01)
+
+
+def test_outcomes_are_told_in_words():
+    result = TestResult(3.84, 1, 0.05, ("beta_CL_w",), "score", "chi-square(1)")
+    assert str(result) == ("score test of beta_CL_w: statistic 3.84, chi-square(1), p = 0.05")
