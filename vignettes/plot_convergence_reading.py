@@ -106,6 +106,8 @@ for run, a in zip(runs, asked, strict=True):
 n = np.array([300, 3000])
 ax.loglog(n, 0.018 * np.sqrt(600 / n), ":", color="0.5", label="root of n")
 ax.set(xlabel="iterations", ylabel="largest Monte Carlo error (s.e.)")
+ax.set_xticks([400, 800, 1600], ["400", "800", "1600"])
+ax.set_xticks([], minor=True)
 ax.legend()
 plt.show()
 
@@ -157,7 +159,7 @@ assert abs(usual["below"] - 3.306) < 0.01
 
 fig, ax = plt.subplots(figsize=(5, 3.2), layout="constrained")
 for _, rows in agreement.frame.groupby("maximum"):
-    ax.plot(rows["ka"], rows["llf"], "o", ms=8, alpha=0.6, label=f"{len(rows)} starts")
+    ax.plot(rows["ka"], rows["llf"], "o", ms=8, alpha=0.6, label=f"starts: {len(rows)}")
 ax.set(xscale="log", xlabel="ka", ylabel="log-likelihood")
 ax.legend()
 plt.show()
