@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import float64, int64, uint64, void
+from numpy.typing import NDArray
 
 from saem._atomic import fetch_add, load, store
 from saem._borrow import borrow, segment
@@ -111,7 +112,7 @@ def _sweep_leaf(
     sums[q] = total
 
 
-def no_work():
+def no_work() -> NDArray[np.int64]:
     """Numbers by which threads share the leaves of a pass: for now, all are taken."""
     control = np.zeros(_CONTROL, dtype=np.int64)
     control[_NEXT] = np.iinfo(np.int32).max

@@ -165,6 +165,11 @@ class _Search:
         for name in ("forward", "backward", "screen"):
             if not 0.0 < getattr(self, name) < 1.0:
                 problems.add(f"{name}={getattr(self, name)!r} must lie between 0 and 1")
+        if model.occasions is not None:
+            problems.add(
+                "the model has inter-occasion variability",
+                remedy="search with a model without, and add the occasions to the one found",
+            )
         given = self.candidates
         if not isinstance(given, Mapping):
             given = {name: list(given) for name in model.random_names}
@@ -213,7 +218,7 @@ class _Search:
                 changes["omega"] = float(np.sqrt(near.omega.loc[name, name]))
             parameters[name] = replace(parameter, **changes)
         # Whatever else the model was made with, under the name of the argument.
-        known = {"self", "data", "parameters", "columns"}
+        known = {"self", "data", "parameters", "columns", "occasion", "iov", "gamma"}
         arguments = {
             name: getattr(old, name)
             for name in inspect.signature(type(old).__init__).parameters

@@ -316,7 +316,7 @@ def _by_occasion(
     """Compile the loop over the occasions of a subject, whose rows are together."""
     k, deviated = which.size, _deviated
 
-    def structural(psi, columns, out):
+    def structural(psi: Any, columns: Any, out: Any) -> None:
         own = np.empty(p)
         start = 0
         while start < out.size:

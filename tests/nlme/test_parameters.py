@@ -114,11 +114,11 @@ def test_all_problems_of_a_parameter_at_once():
 @pytest.mark.parametrize(
     ("error", "code", "names", "start"),
     [
-        (ConstantError(2.0), 0, ("a",), [2.0, 0.0]),
-        (ProportionalError(), 1, ("b",), [0.0, 0.3]),
-        (CombinedError(0.5, 0.1), 2, ("a", "b"), [0.5, 0.1]),
-        (CombinedError(form="variance"), 3, ("a", "b"), [1.0, 0.3]),
-        (ExponentialError(), 4, ("a",), [0.3, 0.0]),
+        (ConstantError(2.0), 0, ("a",), [2.0, 0.0, 1.0]),
+        (ProportionalError(), 1, ("b",), [0.0, 0.3, 1.0]),
+        (CombinedError(0.5, 0.1), 2, ("a", "b"), [0.5, 0.1, 1.0]),
+        (CombinedError(form="variance"), 3, ("a", "b"), [1.0, 0.3, 1.0]),
+        (ExponentialError(), 4, ("a",), [0.3, 0.0, 1.0]),
     ],
 )
 def test_error_models(error, code, names, start):
