@@ -88,7 +88,7 @@ def student_quantile(p):
     return value if p > 0.5 else -value
 
 
-@kernel(VISIT)
+@kernel(VISIT, deferred=True)
 def visit_importance_points(kernels, theta, y, record, memory, settings, key, work):
     """Fill the record with weighted points around the mode; returns the estimate of log p(y).
 
