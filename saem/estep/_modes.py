@@ -12,13 +12,13 @@ from saem._types import VISIT
 from saem.estep._layout import N_GRADIENT
 from saem.random import fill_normal, stream, substream
 
-__all__ = ["SAME_MODE", "visit_laplace", "visit_prior"]
+__all__ = ["better_mode", "visit_laplace", "visit_prior"]
 
 #: Tolerances of modes around which is only proposed, and of those that are followed while theta
 #: moves anyway (nats, see `laplace`).
 _MODE_OF_PROPOSALS, _MODE_FOLLOWED = 1e-5, 1e-2
 #: Squared distance, in posterior standard deviations, of searches that end in the same mode.
-SAME_MODE = 0.25
+_SAME_MODE = 0.25
 #: Draws of the prior among which a chain looks for one of positive likelihood.
 _ATTEMPTS = 20
 
@@ -34,6 +34,28 @@ def _store_laplace(mean, chol, u, spread, mode, factor):
             for c in range(b, a + 1):
                 total += chol[a, c] * spread[c, b]
             factor[a, b] = total if b <= a else 0.0
+
+
+@helper
+def better_mode(
+    kernels, theta, y, mean, chol, u, spread, value, best, best_spread, shift, z, tolerance, scratch
+):
+    """Search for a mode from u too, and keep it in `best` if it is better; returns its value.
+
+    `value` is that of the mode in `best`, -inf if none was found. u, spread and shift are scratch.
+    """
+    if value > -np.inf:
+        # Most searches end where another did; that shows long before they converge.
+        found = laplace(kernels, theta, y, mean, chol, u, spread, z, COARSE, scratch)
+        if found < value - COARSE or whiten(u, best, best_spread, shift) < _SAME_MODE:
+            return value
+    found = laplace(kernels, theta, y, mean, chol, u, spread, z, tolerance, scratch)
+    if found > value + 1e-6:
+        value = found
+        assign(best, u)
+        for a in range(u.size):
+            assign(best_spread[a], spread[a])
+    return value
 
 
 @kernel(VISIT)
@@ -77,30 +99,22 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     tolerance = FINE if n_chains == 0 else _MODE_OF_PROPOSALS
     if n_random < 0:
         tolerance = _MODE_FOLLOWED
-    value = -np.inf
-    for search in range(max(2 + n_random, 2 if place else 1)):
-        if search == 0:
-            if place:
-                continue
-            whiten(mode, mean, chol, u)
-        elif search == 1:
+    if place:
+        for a in range(d):
+            best[a] = 0.0
+    else:
+        whiten(mode, mean, chol, best)
+    value = laplace(kernels, theta, y, mean, chol, best, best_spread, z, tolerance, scratch)
+    for search in range(2 if place else 1, 2 + n_random):
+        if search == 1:
             for a in range(d):
                 u[a] = 0.0
         else:
             fill_normal(stream(key, search, 0), 0, u)
-        first = search == (1 if place else 0)
-        if not first and value > -np.inf:
-            # Most searches end where another did; that shows long before they converge.
-            found = laplace(kernels, theta, y, mean, chol, u, spread, z, COARSE, scratch)
-            if found < value - COARSE or whiten(u, best, best_spread, shift) < SAME_MODE:
-                continue
-        found = laplace(kernels, theta, y, mean, chol, u, spread, z, tolerance, scratch)
-        if first or found > value + 1e-6:
-            value = found
-            assign(best, u)
-            for a in range(d):
-                for b in range(d):
-                    best_spread[a, b] = spread[a, b]
+        value = better_mode(
+            kernels, theta, y, mean, chol, u, spread, value, best, best_spread, shift, z, tolerance,
+            scratch,
+        )  # fmt: skip
     _store_laplace(mean, chol, best, best_spread, mode, factor)
     if place:
         assign(segment(z, 0, d), mode)

@@ -9,12 +9,12 @@ import numpy as np
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
-from saem._laplace import COARSE, FINE, laplace, laplace_work, log_det, log_joint, whiten
+from saem._laplace import FINE, laplace, laplace_work, log_det, log_joint, whiten
 from saem._linalg import assign, cholesky
 from saem._types import VISIT, make_visitor
 from saem.contract import Model
 from saem.estep._base import BoundEStep, EStep
-from saem.estep._modes import SAME_MODE
+from saem.estep._modes import better_mode
 from saem.exceptions import OptionError
 from saem.random import fill_normal, stream
 
@@ -136,17 +136,10 @@ def _search(
     value = laplace(kernels, theta, y, mean, chol, centre, spread, z, FINE, scratch)
     for search in range(_SEARCHES):
         fill_normal(stream(np.uint64(_SEARCHES), search, 0), 0, other)
-        found = laplace(kernels, theta, y, mean, chol, other, other_spread, z, COARSE, scratch)
-        if value > -np.inf:
-            same = whiten(other, centre, spread, shift) < SAME_MODE
-            if same or found < value - COARSE:
-                continue
-        found = laplace(kernels, theta, y, mean, chol, other, other_spread, z, FINE, scratch)
-        if found > value + 1e-6:
-            value = found
-            assign(centre, other)
-            for a in range(centre.size):
-                assign(spread[a], other_spread[a])
+        value = better_mode(
+            kernels, theta, y, mean, chol, other, other_spread, value, centre, spread, shift, z,
+            FINE, scratch,
+        )  # fmt: skip
 
 
 @kernel(VISIT)
