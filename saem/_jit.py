@@ -35,8 +35,8 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 @functools.cache
-def _helper_files() -> tuple[Path, ...]:
-    """Source files of the package whose functions are compiled into kernels of others."""
+def _helpers_digest() -> bytes:
+    """Digest of the source files whose functions are compiled into kernels of others."""
     import saem
 
     folders = [Path(saem.__path__[0])]
@@ -44,17 +44,22 @@ def _helper_files() -> tuple[Path, ...]:
         spec = find_spec(f"saem.{name}")
         folders += [Path(p) for p in (spec.submodule_search_locations or ())] if spec else []
     files = sorted({path for folder in folders for path in folder.rglob("*.py")})
-    marks = ("@helper", "@routine", "@intrinsic")
-    texts = ((path, path.read_text(encoding="utf-8")) for path in files)
-    return tuple(path for path, text in texts if any(mark in text for mark in marks))
+    marks = (b"@helper", b"@routine", b"@intrinsic")
+    digest = hashlib.blake2b()
+    for path in files:
+        text = path.read_bytes()
+        if any(mark in text for mark in marks):
+            digest.update(path.name.encode() + text)
+    return digest.digest()
 
 
 def _fingerprint(source: str) -> tuple[int, int]:
-    """Digest of a kernel's own file and of every file it may have helpers from."""
-    digest = hashlib.blake2b(digest_size=7)
-    for path in (Path(source), *_helper_files()):
-        info = path.stat()
-        digest.update(f"{path.name}:{info.st_size}:{info.st_mtime_ns};".encode())
+    """Digest of a kernel's own file and of every file it may have helpers from.
+
+    Of their text, not of their dates: installing the same version again recompiles nothing.
+    """
+    digest = hashlib.blake2b(_helpers_digest(), digest_size=7)
+    digest.update(Path(source).read_bytes())
     return int.from_bytes(digest.digest(), "big"), 0
 
 
