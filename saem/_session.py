@@ -21,6 +21,10 @@ from saem.record import FitRecord, Trace
 __all__ = ["Session"]
 
 
+#: Raw statistics that are kept where none are averaged, for Monte Carlo errors.
+_REMEMBERED = 100
+
+
 class Averages:
     """Sums over the averaged iterations, and the raw statistics behind them."""
 
@@ -36,7 +40,10 @@ class Averages:
 
     def add(self, snapshot: Snapshot) -> None:
         """Take in an iteration if it is one of the averaged."""
-        if self.first is None or snapshot.k <= self.first:
+        if self.first is None:
+            self._remember(snapshot)
+            return
+        if snapshot.k <= self.first:
             return
         if self.run.average[0] > 0:  # batches are averaged where they are made
             self.count, self.s = int(self.run.average[0]), self.run.average[1:]
@@ -49,6 +56,13 @@ class Averages:
             values = snapshot.theta[self.entries]
             self.numerical += (values - self.numerical) / self.count
             self.maximisers.append(self.run.numerical["free"].copy())
+
+    def _remember(self, snapshot: Snapshot) -> None:
+        """Keep the last statistics of a random E-step, of at most half of the iterations."""
+        if snapshot.target is None or self.run.algorithm.estep.gives_loglik:
+            return
+        self.targets.append(snapshot.target)
+        del self.targets[: len(self.targets) - min(_REMEMBERED, max(1, snapshot.k // 2))]
 
     def finish(self, last: Snapshot) -> tuple[Array, Array]:
         """Final statistic and parameters, given the last iteration."""

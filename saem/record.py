@@ -72,7 +72,8 @@ class FitRecord:
     sampler : dict
         What the E-step reports of itself, such as acceptance rates.
     noise : ndarray of shape (n_averaged, n_statistics) or None
-        Raw statistics of the averaged iterations, for Monte Carlo errors.
+        Raw statistics of the averaged iterations, for Monte Carlo errors; of the last ones
+        where none are averaged.
     numerical_noise : ndarray of shape (n_averaged, n_numerical) or None
         Likewise the raw maximisers of a numerical M-step (its working scale).
     chains : ndarray or None

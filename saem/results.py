@@ -198,14 +198,16 @@ class Results:
     def mc_error(self) -> pd.Series:
         """Monte Carlo standard errors of `params`: how far another seed may end.
 
-        0 for an algorithm without draws, NaN where it is not known.
+        0 for an algorithm without draws, NaN where it is not known; see
+        `saem.inference.monte_carlo.monte_carlo_errors`.
         """
         unknown = np.full(len(self.param_names), np.nan)
         return self._series(self._monte_carlo() if self._finite else unknown, "mc_error")
 
     def _monte_carlo(self) -> Array:
-        n = len(self.param_names)
-        return np.zeros(n) if self.is_deterministic else np.full(n, np.nan)
+        from saem.inference.monte_carlo import monte_carlo_errors
+
+        return np.asarray(monte_carlo_errors(self.model, self.record))
 
     @property
     def is_deterministic(self) -> bool:

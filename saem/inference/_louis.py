@@ -53,9 +53,9 @@ class _Moments:
         self, model: NLME, theta: Array, *, modes: Modes | None, n_samples: int | None,
         seed: SeedLike, n_threads: int | None,
     ) -> None:  # fmt: skip
+        from saem.inference._complete import complete_curvature
         from saem.inference._visits import find_modes
         from saem.inference.linearisation import linearise
-        from saem.inference.monte_carlo import complete_curvature
         from saem.inference.posterior import Curvature, scores, split, sum_of_statistics
 
         self.model, self.theta = model, theta

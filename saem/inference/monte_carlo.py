@@ -17,6 +17,10 @@ eps_k itself is known: the complete-data score at theta^ of the raw statistic of
 iteration k, less its expectation at theta_(k-1), ``(I_c - I_o) e_(k-1)``.
 Subtracting it leaves the noise of the chains, whose memory is short, so that V is
 well estimated from a few hundred iterations.
+
+For other models, and algorithms that do not average, I_c^-1 I_o is found by differences of full
+passes (`saem.inference._mean_map`); where that is not to be had, as with batches, the course of
+the parameters itself has to do.
 """
 
 from __future__ import annotations
@@ -29,10 +33,11 @@ import numpy as np
 
 from saem.contract import Array, Model
 from saem.exceptions import SaemWarning
-from saem.inference._blocks import complete_information, entries_of
+from saem.inference._blocks import complete_information
+from saem.inference._complete import complete_score
+from saem.inference._mean_map import ParameterRecursion, parameter_recursion
 from saem.inference.information import Information, linearised_information, louis_information
 from saem.inference.posterior import nodes_for
-from saem.nlme.priors import prior_information
 from saem.record import FitRecord
 
 if TYPE_CHECKING:
@@ -42,6 +47,8 @@ __all__ = [
     "Recursion",
     "best_information",
     "complete_score",
+    "course_covariance",
+    "is_deterministic",
     "long_run_variance",
     "monte_carlo_covariance",
     "monte_carlo_errors",
@@ -50,14 +57,18 @@ __all__ = [
 
 #: Averaged iterations below which no error is given.
 _FEWEST = 30
+#: Recorded passes of batches below which their course says nothing, averaged or not.
+_FEWEST_PASSES, _FEWEST_LAST = 20, 10
 #: Shifts of the points from which the error of importance sampling is estimated.
 _SHIFTS = 8
+#: Largest slope of the autoregression by which noise is prewhitened, of chains and of a course.
+_SLOPE, _SLOPE_OF_COURSE = 0.9, 0.97
 
 
 def monte_carlo_errors(
     model: Model, record: FitRecord, information: Information | None = None
 ) -> Array:
-    """Monte Carlo standard errors of the estimates, on the natural scale.
+    """Monte Carlo standard errors of the estimates, on the user's scale.
 
     Parameters
     ----------
@@ -65,23 +76,50 @@ def monte_carlo_errors(
     record : FitRecord
         Of a fit of this model.
     information : Information, optional
-        Observed information at the estimates, if it is known already.
+        Observed information at the estimates of an NLME, if it is known already.
 
     Returns
     -------
     ndarray of shape (n_params,)
-        0 for a fit without draws; NaN where it is not known: algorithms that do
-        not average, models other than NLME, parameters on a boundary.
+        0 for a fit without draws; NaN where it is not known: too few iterations, or
+        parameters on a boundary.
+
+    Notes
+    -----
+    By the recursion that the algorithm is near its limit: with the information for `saem.NLME`
+    (`monte_carlo_covariance`), by differences of full passes for other models and for
+    algorithms that do not average. Algorithms that visit batches: from the spectrum at 0 of the
+    averaged passes, prewhitened by an autoregression; without an average but with decreasing
+    steps (online EM), the scatter of the last third of the passes, which what is left of the way
+    to the limit enlarges. Methods whose noise vanishes at the limit (incremental and
+    variance-reduced EM) are random on the way there only: not known.
     """
-    kind = record.settings.get("estep")
-    deterministic = record.algorithm in ("em", "iem", "online-em")
-    if deterministic and not (isinstance(kind, dict) and kind.get("kind") == "MonteCarlo"):
-        return np.zeros(len(model.param_names))
+    if is_deterministic(record):
+        if not record.phases or not np.isfinite(record.left):
+            return np.zeros(len(model.param_names))
+        if not hasattr(model, "param_kind"):
+            variance = np.diagonal(model.cov_params(record.theta))  # type: ignore[attr-defined]
+            return np.asarray(np.sqrt(2.0 * record.left * np.maximum(variance, 0.0)))
     if not hasattr(model, "param_kind"):
-        return np.full(len(model.param_names), np.nan)
+        return np.asarray(np.sqrt(np.diagonal(course_covariance(model, record))))
     covariance = monte_carlo_covariance(model, record, information)  # type: ignore[arg-type]
     sd = np.sqrt(np.diagonal(covariance))
     return np.asarray(sd * np.abs(model.natural_derivative(record.theta)))  # type: ignore[attr-defined]
+
+
+def is_deterministic(record: FitRecord) -> bool:
+    """Whether the (last) algorithm drew nothing and visited everybody at each iteration.
+
+    Parameters
+    ----------
+    record : FitRecord
+
+    Returns
+    -------
+    bool
+    """
+    last = record.history.loglik[-1:]
+    return bool(np.isfinite(last).all()) and _last_estep(record) != "ImportanceSampling"
 
 
 def monte_carlo_covariance(
@@ -124,10 +162,57 @@ def monte_carlo_covariance(
     unknown = np.full((size, size), np.nan)
     found = recursion_of(model, record, information)
     if found is None:
-        return unknown
+        slope = model.natural_derivative(record.theta)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return course_covariance(model, record) / np.outer(slope, slope)
     n = len(found.noise)
     unknown[np.ix_(found.free, found.free)] = found.covariance(np.full(n, 1.0 / n))
     return unknown
+
+
+def course_covariance(model: Model, record: FitRecord) -> Array:
+    """Monte Carlo covariance of the estimates on the user's scale, of any model and algorithm.
+
+    Parameters
+    ----------
+    model : Model
+    record : FitRecord
+
+    Returns
+    -------
+    ndarray of shape (n_params, n_params)
+        All NaN where the record holds too little.
+
+    Notes
+    -----
+    As for `monte_carlo_errors`.
+    """
+    found = parameter_recursion(model, record)
+    if found is not None:
+        return _recursion_covariance(found, record)
+    size, history = len(model.param_names), record.history
+    path, steps = np.array(history.params).reshape(-1, size), np.array(history.k)
+    if record.average_from is not None:
+        path = path[steps > record.average_from]
+        if len(path) >= _FEWEST_PASSES:
+            return long_run_variance(path, _SLOPE_OF_COURSE) / len(path)
+    elif record.history.gamma[-1] < 1.0:
+        path = path[-(len(path) // 3) :]
+        if len(path) >= _FEWEST_LAST:
+            return np.atleast_2d(np.cov(path, rowvar=False))
+    return np.full((size, size), np.nan)
+
+
+def _recursion_covariance(found: ParameterRecursion, record: FitRecord) -> Array:
+    """Covariance of the average, or of the last iterate, of a recursion of the parameters."""
+    if record.average_from is None:
+        coefficients = np.ones(1)
+    else:
+        coefficients = np.full(len(found.noise), 1.0 / len(found.noise))
+    weights = _weights(found.drift, found.gamma, coefficients)
+    variance = long_run_variance(found.noise, _SLOPE)
+    weights = found.basis @ weights / np.sqrt(found.draws)[:, None, None]
+    return np.asarray(np.einsum("kab,bc,kdc->ad", weights, variance, weights))
 
 
 @dataclass(frozen=True)
@@ -323,115 +408,7 @@ def _estimation_path(model: NLME, record: FitRecord) -> Array:
     return path
 
 
-def complete_score(
-    model: NLME,
-    theta: Array,
-    statistics: Array,
-    maximisers: Array | None = None,
-    complete: Array | None = None,
-) -> Array:
-    """Score of the complete data at theta, for given mean statistics.
-
-    With ``R = sum (phi_i - B' x_i)(phi_i - B' x_i)'`` and r2 the residual sum of squares,
-
-        coefficients   Omega^-1 sum x_i (phi_i - B' x_i)'
-        Omega          (Omega^-1 R Omega^-1 - n Omega^-1) / 2,  twice off the diagonal
-        a (or b)       r2 / a^3 - N / a
-
-    Parameters
-    ----------
-    model : NLME
-    theta : ndarray
-    statistics : ndarray of shape (m, n_statistics)
-        Raw mean statistics of m iterations.
-    maximisers : ndarray of shape (m, n_numerical), optional
-        Maximisers of the parameters without closed form, on their working scale
-        (the logarithm, for residual parameters): their score is the distance
-        to the maximum times the complete information.
-    complete : ndarray of shape (n_params, n_params), optional
-        Complete information, needed with `maximisers`.
-
-    Returns
-    -------
-    ndarray of shape (m, n_params)
-    """
-    view = model.theta_spec.view(theta)
-    beta, omega, sigma = entries_of(model)
-    n, d, m = model.n_individuals, model.n_coords, len(statistics)
-    blocks = {k: statistics[:, at] for k, at in model.stat_spec.slices.items()}
-    s1, s2 = blocks["s1"].reshape(m, -1, d), blocks["s2"].reshape(m, d, d)
-    random = view["parameter"].astype(int)
-    mean = view["beta"][:, random]
-    inverse = np.linalg.inv(view["omega"])
-    score = np.zeros((m, len(model.param_names)))
-    xx = blocks["xx"].reshape(m, len(mean), len(mean))
-    by_beta = n * (s1 - xx @ mean) @ inverse
-    cross = np.einsum("ja,mjb->mab", mean, s1)
-    second = s2 - cross - cross.transpose(0, 2, 1) + mean.T @ xx @ mean
-    by_omega = 0.5 * n * (inverse @ second @ inverse - xx[:, :1, :1] * inverse)
-    places = {int(p): a for a, p in enumerate(random)}
-    for k, row, column in beta:
-        if column in places:
-            score[:, k] = by_beta[:, row, places[column]]
-    for k, row, column in omega:
-        for a, b in model.tied_entries(row, column):
-            score[:, k] += by_omega[:, a, b] * (1.0 if row == column else 2.0)
-    for k, _, c in sigma:
-        scale = view["sigma"][c]
-        score[:, k] = n * (blocks["s3"][:, 0] / scale**3 - blocks["n_obs"][:, 0] / scale)
-    if maximisers is not None and complete is not None:
-        _numerical_score(model, theta, maximisers, complete, score)
-    return score
-
-
-def complete_curvature(model: NLME, theta: Array, statistic: Array, expected: Array) -> Array:
-    """Observed information of the complete data, and of the prior, for a mean statistic.
-
-    At a maximum of the likelihood its posterior mean is the expected information; elsewhere, as at
-    that of a penalised likelihood, it is not. Central differences of `complete_score`.
-
-    Parameters
-    ----------
-    model : NLME
-    theta : ndarray
-    statistic : ndarray of shape (n_statistics,)
-    expected : ndarray of shape (n_params, n_params)
-        Expected information, for the steps and for what has no closed form.
-
-    Returns
-    -------
-    ndarray of shape (n_params, n_params)
-    """
-    centre = model.estimation_vector(theta)
-    closed = [k for k, at in enumerate(model.param_index) if at not in model.numerical_entries]
-    found = expected.copy()
-    prior = prior_information(model, theta)
-    for k in closed:
-        step = np.zeros(centre.size)
-        step[k] = 1e-3 / np.sqrt(expected[k, k])
-        up, down = (
-            complete_score(
-                model, model.with_estimates(theta, centre + sign * step), statistic[None]
-            )
-            for sign in (1.0, -1.0)
-        )
-        found[closed, k] = ((down - up)[0, closed]) / (2.0 * step[k]) + prior[closed, k]
-    return 0.5 * (found + found.T)
-
-
-def _numerical_score(
-    model: NLME, theta: Array, maximisers: Array, complete: Array, score: Array
-) -> None:
-    """Fill in the scores of parameters without closed form."""
-    at = [model.param_index.index(entry) for entry in model.numerical_entries]
-    values = theta[model.numerical_entries]
-    logged = model.numerical_logged
-    scale = np.where(logged, values, 1.0)
-    centre = np.where(logged, np.log(np.where(logged, values, 1.0)), values)
-    score[:, at] = (maximisers - centre) * scale @ complete[np.ix_(at, at)]
-
-
-def long_run_variance(noise: Array) -> Array:
+def long_run_variance(noise: Array, most: float = _SLOPE) -> Array:
     """Long-run covariance of a stationary sequence with short memory.
 
     Newey and West's estimate (1987, Econometrica 55, 703-708) of what a first-order
@@ -442,6 +419,8 @@ def long_run_variance(noise: Array) -> Array:
     Parameters
     ----------
     noise : ndarray of shape (n, p)
+    most : float
+        Largest slope of the autoregression.
 
     Returns
     -------
@@ -450,7 +429,7 @@ def long_run_variance(noise: Array) -> Array:
     centred = noise - noise.mean(axis=0)
     n = len(centred)
     square = np.maximum(np.square(centred[:-1]).sum(axis=0), np.finfo(float).tiny)
-    slope = np.clip((centred[1:] * centred[:-1]).sum(axis=0) / square, -0.5, 0.9)
+    slope = np.clip((centred[1:] * centred[:-1]).sum(axis=0) / square, -0.5, most)
     rest = centred[1:] - slope * centred[:-1]
     total = rest.T @ rest
     lags = max(1, round(n ** (1.0 / 3.0)))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from reference import maximum, model_of, shipped
 
+import saem
 from saem.inference.information import exact_information, louis_information
 from saem.inference.monte_carlo import (
     complete_score,
@@ -53,11 +54,21 @@ def test_deterministic_algorithms_have_no_error():
     assert np.all(monte_carlo_errors(model, record) == 0.0)
 
 
-def test_unknown_where_nothing_is_averaged():
+def test_unknown_after_too_few_iterations():
     model = shipped()
-    record = model.fit("saem", seed=1, progress=False).record
-    record.noise = None
+    few = saem.SAEM(n_exploration=5, n_smoothing=15)
+    record = model.fit(few, seed=1, progress=False).record
     assert np.all(np.isnan(monte_carlo_covariance(model, record)))
+
+
+def test_the_course_alone_says_nearly_the_same():
+    """Without the statistics, from the spectrum of the averaged course; within a factor 3."""
+    model = model_of("theophylline")
+    record = model.fit("saem", seed=1, progress=False).record
+    known = np.sqrt(np.diag(monte_carlo_covariance(model, record)))
+    record.noise = None
+    course = np.sqrt(np.diag(monte_carlo_covariance(model, record)))
+    assert np.all((course / known > 1 / 3) & (course / known < 3.0)), course / known
 
 
 def test_complete_score_has_the_posterior_mean_of_scores():
