@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from saem.nlme.results import NLMEResults
 
-__all__ = ["demo", "fit", "individual_table", "write_outputs"]
+__all__ = ["demo", "fit", "individual_table", "occasion_table", "write_outputs"]
 
 _FIT_FILE = "fit.saem"
 _TABLES = ("estimates.csv", "individuals.csv", "trace.csv")
@@ -159,6 +159,9 @@ def write_outputs(
     individual_table(results).to_csv(out / "individuals.csv")
     results.trace.to_csv(out / "trace.csv", index=False)
     names = [*_TABLES, _FIT_FILE]
+    if results.model.occasions is not None:
+        occasion_table(results).to_csv(out / "occasions.csv")
+        names.append("occasions.csv")
     from saem.report import draw_figures, write_report
 
     pictures = draw_figures(results) if plots else {}
@@ -192,3 +195,24 @@ def individual_table(results: NLMEResults) -> pd.DataFrame:
         results.random_effects.add_prefix("eta_"),
     ]
     return pd.concat(tables, axis=1)
+
+
+def occasion_table(results: NLMEResults) -> pd.DataFrame:
+    """Parameters of each individual on each occasion: mode, mean, standard deviation, deviations.
+
+    Parameters
+    ----------
+    results : Results
+        Of an NLME model with occasions.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per individual and occasion; columns as `individual_table`, and ``kappa_CL`` at
+        the mode.
+    """
+    import pandas as pd
+
+    kinds: tuple[Any, ...] = ("mode", "mean", "sd")
+    tables = [results.individual(kind, by="occasion").add_suffix(f"_{kind}") for kind in kinds]
+    return pd.concat([*tables, results.occasion_effects.add_prefix("kappa_")], axis=1)

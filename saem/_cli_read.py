@@ -162,8 +162,22 @@ def build_model(options: argparse.Namespace) -> tuple[NLME, str]:
         error=resolve_error(options.error),
         omega=_omega(options.omega),
         columns=columns,
+        **_occasions(options),
     )
     return model, expression
+
+
+def _occasions(options: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of inter-occasion variability."""
+    if options.occasion is None and options.iov is None:
+        if options.gamma != "diagonal":
+            raise UsageError("--gamma: needs --occasion and --iov")
+        return {}
+    iov: Any = options.iov
+    if iov is not None and any("=" in item for item in iov):
+        given = pairs(iov, "--iov")
+        iov = {name: _number(value, f"--iov {name}") for name, value in given.items()}
+    return {"occasion": options.occasion, "iov": iov, "gamma": _omega(options.gamma)}
 
 
 def _structural(text: str) -> Any:

@@ -17,7 +17,6 @@ from saem.exceptions import DataError, ModelError, SaemWarning
 if TYPE_CHECKING:
     import pandas as pd
 
-    from saem.nlme.data import Individuals
     from saem.nlme.model import NLME
     from saem.nlme.structural import Structural
 
@@ -129,7 +128,7 @@ def _pack_nlme(model: NLME, arrays: Arrays) -> Declaration:
         "omega": plain(model.omega),
         "priors": {name: _options(prior) for name, prior in model.priors.items()},
         "columns": [[name, plain(label)] for name, label in data.names.items()],
-        "data": pack_table(_frame_of(data), "data", arrays),
+        "data": pack_table(_frame_of(model), "data", arrays),
     }
 
 
@@ -140,15 +139,21 @@ def _options(value: Any) -> Declaration:
     }
 
 
-def _frame_of(data: Individuals) -> pd.DataFrame:
+def _frame_of(model: NLME) -> pd.DataFrame:
     """Rows as the constructor read them: in the user's order, with what it used."""
     import pandas as pd
 
+    from saem.nlme._occasion_tables import row_labels
+    from saem.nlme.occasions import COLUMN
+
+    data = model.individuals
     owner = np.repeat(np.arange(data.n_individuals), data.n_obs)
     columns: dict[Hashable, Any] = {}
     for name, label in data.names.items():
         if name == "id":
             columns[label] = pd.Series(data.ids)[owner].to_numpy()
+        elif name == COLUMN and model.occasions is not None:
+            columns.setdefault(model.occasions.label, row_labels(model))
         else:
             columns[label] = data.dv if name == "dv" else data.columns[name]
     frame = pd.DataFrame(dict(enumerate(columns.values())))

@@ -21,14 +21,19 @@ __all__ = ["covariates", "pairs", "random_effects"]
 
 def random_effects(results: NLMEResults, table: pd.DataFrame, source: str) -> Figure:
     """Draw distributions; see `DiagnosticPlots.random_effects`."""
+    from saem.nlme._occasion_tables import covariance
+
     names = list(table.columns)
     figure, axes = _draw.panels(
         len(names), n_columns=min(3, len(names)), width=2.9, height=2.4, sharex=False
     )
-    shrinkage, omega = results.shrinkage, np.sqrt(np.diag(results.omega.to_numpy()))
+    shrinkage = results.shrinkage
+    omega = np.sqrt(np.concatenate([np.diag(matrix) for matrix in covariance(results)]))
     what = "draws" if source == "samples" else "modes"
     for axis, name, sd in zip(axes, names, omega, strict=True):
         values = table[name].to_numpy()
+        if name in results.omega:  # a subject's effects stand on each of its occasions
+            values = table[name].groupby(level=[0, -1], sort=False).first().to_numpy()
         axis.hist(
             values, bins=_bins(results.model.n_individuals), density=True, lw=0.5, ec="white",
             color=_draw.COLOURS[5], label=what,
@@ -60,7 +65,10 @@ def pairs(results: NLMEResults, table: pd.DataFrame, found: pd.DataFrame) -> Fig
     circle = np.stack([np.cos(angle), np.sin(angle)])
     for axis, (_, row) in zip(axes, found.iterrows(), strict=True):
         names = [row["first"], row["second"]]
-        root = np.linalg.cholesky(results.omega.loc[names, names].to_numpy())
+        matrix, own = results.omega, names
+        if names[0] not in matrix:  # deviations on one occasion
+            matrix, own = results.gamma, [name.removeprefix("kappa_") for name in names]
+        root = np.linalg.cholesky(matrix.loc[own, own].to_numpy())
         axis.plot(one[names[0]], one[names[1]], label="individuals", **_POINTS)
         for share, style in ((0.5, "-"), (0.95, "--")):
             ellipse = np.sqrt(-2.0 * np.log(1.0 - share)) * root @ circle
@@ -83,7 +91,7 @@ def covariates(results: NLMEResults, given: Any, options: dict[str, Any]) -> Fig
     tests = results.covariate_tests(given, **options).set_index(["parameter", "covariate"])
     table = results.random_effects_table(**options)
     means = table.groupby(level=0, sort=False).mean().loc[frame.index]
-    names, columns = list(table.columns), list(frame.columns)
+    names, columns = list(results.omega), list(frame.columns)
     figure, axes = _draw.panels(
         len(names) * len(columns), n_columns=len(columns), width=2.6, height=2.0, sharex=False
     )

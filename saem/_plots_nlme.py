@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -69,18 +70,25 @@ def individual_fits(results: NLMEResults, n: int, ids: Sequence[Any] | None, log
         raise OptionError(f"n={n!r} must be at least 1.")
     size = min(4, len(chosen))
     figure, axes = _draw.panels(len(chosen), n_columns=size, width=2.3, height=1.8, sharey=True)
+    shades: dict[Any, str] = {}
     for axis, i in zip(axes, chosen, strict=True):
-        rows = slice(data.offsets[i], data.offsets[i + 1])
-        places, columns = _grid(results, column, rows)
-        for psi, colour, style, name in (
-            (results._psi_population[i], _draw.COLOURS[1], "--", "population"),
-            (results._psi_modes[i], _draw.COLOURS[0], "-", "individual"),
-        ):
-            predicted = results.model.structural.predict(psi, columns)
-            if log:
-                predicted[predicted <= 0.0] = np.nan
-            axis.plot(places, predicted, color=colour, ls=style, lw=1.2, label=name)
-        axis.plot(data.columns[column][rows], data.dv[rows], label="observed", **_DATA)
+        for rows, occasion in _parts(results, i):
+            name, colour, points = "individual", _draw.COLOURS[0], _DATA
+            if occasion is not None:
+                # Orange is the population's.
+                own = [c for c in _draw.COLOURS if c != _draw.COLOURS[1]]
+                colour = shades.setdefault(occasion, own[len(shades) % len(own)])
+                name, points = str(occasion), _DATA | {"color": colour}
+            places, columns = _grid(results, column, rows)
+            for psi, shade, style, label in (
+                (results._psi_population[i], _draw.COLOURS[1], "--", "population"),
+                (results._psi_modes[i], colour, "-", name),
+            ):
+                predicted = results.model.structural.predict(psi, columns)
+                if log:
+                    predicted[predicted <= 0.0] = np.nan
+                axis.plot(places, predicted, color=shade, ls=style, lw=1.2, label=label)
+            axis.plot(data.columns[column][rows], data.dv[rows], label="observed", **points)
         _draw.title(axis, f"{data.names['id']} {data.ids[i]}")
         if log:
             axis.set_yscale("log")
@@ -88,6 +96,18 @@ def individual_fits(results: NLMEResults, n: int, ids: Sequence[Any] | None, log
     _draw.outer_labels(axes, xlabel, ylabel)
     _draw.legend_below(figure, axes)
     return figure
+
+
+def _parts(results: NLMEResults, i: int) -> list[tuple[slice, Any]]:
+    """Rows of an individual, occasion by occasion with their labels; all if there are none."""
+    model, data = results.model, results.model.individuals
+    start, stop = int(data.offsets[i]), int(data.offsets[i + 1])
+    if model.occasions is None:
+        return [(slice(start, stop), None)]
+    codes = data.columns["occasion"][start:stop]
+    ends = [start, *(start + 1 + np.flatnonzero(np.diff(codes))).tolist(), stop]
+    labels = model.occasions.labels[i]
+    return [(slice(a, b), labels[int(codes[a - start])]) for a, b in itertools.pairwise(ends)]
 
 
 def _places(known: list[Any], ids: Sequence[Any]) -> list[int]:

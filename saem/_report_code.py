@@ -47,7 +47,7 @@ def python_code(results: Results, data: str | None = None) -> str:
 
 def _nlme(model: Any) -> list[str]:
     """Construction of an NLME model."""
-    structural = model.structural
+    structural, parameters = model.declared
     lines: list[str] = []
     name = repr(structural.name)
     if structural.qualified_name.startswith("saem.nlme.library:"):
@@ -59,11 +59,18 @@ def _nlme(model: Any) -> list[str]:
         lines.append(f"# {structural.qualified_name} must be defined here")
         name = structural.name
     columns = {key: str(value) for key, value in model.individuals.names.items()}
+    if model.occasions is not None:
+        columns.pop("occasion")
     lines += ["model = saem.NLME(", "    data,", f"    structural={name},", "    parameters={"]
-    lines += [f"        {key!r}: {_call(p)}," for key, p in model.parameters.items()]
+    lines += [f"        {key!r}: {_call(parameters[key])}," for key in structural.param_names]
     lines += ["    },", f"    error={_call(model.error)},"]
     if model.omega != "diagonal":
         lines.append(f"    omega={model.omega!r},")
+    if model.occasions is not None:
+        lines.append(f"    occasion={model.occasions.label!r},")
+        lines.append(f"    iov={dict(model.occasions.sds)!r},")
+        if model.gamma != "diagonal":
+            lines.append(f"    gamma={model.gamma!r},")
     return [*lines, f"    columns={columns!r},", ")"]
 
 

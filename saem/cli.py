@@ -60,6 +60,8 @@ examples:
       --omega "ka;V,CL" --seed 7 --out results
   saem fit pd.csv --model mymodels.py:emax --id subject --dv response --dose dose \\
       --start E0=20 Emax=100 EC50=10 --fixed E0 --no-random E0 --algorithm em --out results
+  saem fit crossover.csv --model pk.oral_1cpt --id ID --time TIME --dv DV --dose AMT \
+      --start ka=1 V=20 CL=2 --occasion PERIOD --iov CL --out results
 
 exit codes:
   0 fine; 1 an error of the data, the model or the fit; 2 a wrong command line; 3 the fit
@@ -175,6 +177,16 @@ def _parser() -> argparse.ArgumentParser:
         default="diagonal",
         metavar="PATTERN",
         help='diagonal (default), full, or blocks such as "ka,V;CL"',
+    )
+    model.add_argument(
+        "--occasion", metavar="COLUMN", help="tells the occasions of a subject apart; with --iov"
+    )
+    model.add_argument(
+        "--iov", nargs="+", action="extend", metavar="PARAM[=SD]",
+        help="parameters that vary between occasions, with a standard deviation to start from",
+    )  # fmt: skip
+    model.add_argument(
+        "--gamma", default="diagonal", metavar="PATTERN", help="as --omega, between occasions"
     )
     data = fit.add_argument_group("columns", "those left out are found by their usual names")
     for name, meaning in [

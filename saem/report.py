@@ -212,6 +212,8 @@ def _legend(results: Results) -> str:
     ]
     if hasattr(results.model, "random_names"):
         words.append("omega2: variance of a random effect, on its Gaussian scale")
+    if getattr(results.model, "occasions", None) is not None:
+        words.append("gamma2: variance between the occasions of a subject, likewise")
     return f'<p class="small">{"; ".join(words)}.</p>'
 
 
@@ -236,7 +238,7 @@ def _model(model: Any) -> list[str]:
             if hasattr(model, name):
                 items.append((name.replace("_", " "), getattr(model, name)))
         return [html.facts(items)]
-    structural, error = model.structural, model.error
+    (structural, parameters), error = model.declared, model.error
     parts = [
         "<p>Nonlinear mixed-effects model: each observation is a prediction <i>f</i> from the "
         "parameters of its individual, plus residual error.</p>",
@@ -253,7 +255,8 @@ def _model(model: Any) -> list[str]:
             html.code(f"f = {source}"),
         ]
     rows = []
-    for name, p in model.parameters.items():
+    for name in structural.param_names:
+        p = parameters[name]
         low, high = p.bounds
         kind = _DISTRIBUTIONS.get(type(p).__name__, type(p).__name__)
         if np.isfinite(high):
@@ -268,18 +271,23 @@ def _model(model: Any) -> list[str]:
             ["parameter", "distribution", "start", "random effect (start)", "covariates"], rows
         )
     )
-    omega = model.omega
-    pattern = omega if isinstance(omega, str) else "blocks " + "; ".join(map(", ".join, omega))
     start = ", ".join(f"{n} = {getattr(error, n):g}" for n in error.param_names)
-    parts.append(
-        html.facts(
-            [
-                ("Covariance of random effects", pattern),
-                ("Residual standard deviation", f"{error.formula} (start {start})"),
-            ]
-        )
-    )
+    facts = [
+        ("Covariance of random effects", _pattern(model.omega)),
+        ("Residual standard deviation", f"{error.formula} (start {start})"),
+    ]
+    if model.occasions is not None:
+        label, varied = model.occasions.label, ", ".join(model.occasions.sds) or "nothing"
+        facts += [
+            ("Varies between occasions", f"{varied}; occasions by column {label}"),
+            ("Covariance between occasions", _pattern(model.gamma)),
+        ]
+    parts.append(html.facts(facts))
     return parts
+
+
+def _pattern(pattern: Any) -> str:
+    return pattern if isinstance(pattern, str) else "blocks " + "; ".join(map(", ".join, pattern))
 
 
 def _data(model: Any, source: str | None) -> list[str]:
@@ -299,6 +307,12 @@ def _data(model: Any, source: str | None) -> list[str]:
         )
     )
     numbers = {"dv": individuals.dv} | dict(individuals.columns)
+    if getattr(model, "occasions", None) is not None:
+        from saem.nlme._occasion_tables import present
+
+        numbers.pop("occasion")
+        each = present(model).sum(axis=1)
+        items.append(("Occasions of an individual", f"{each.min()} to {each.max()}"))
     rows = [
         (
             name,
@@ -370,6 +384,13 @@ def _individuals(results: Results) -> list[str]:
     ]
     if rest > 0:
         parts.append(f'<p class="small">{rest} more stand in individuals.csv.</p>')
+    if getattr(results.model, "occasions", None) is not None:
+        frame = results.individual("mode", by="occasion")
+        shown = frame.head(_MOST_ROWS).reset_index(level=1)
+        parts += ["<p>The same on every occasion.</p>", html.frame_table(shown)]
+        if len(frame) > _MOST_ROWS:
+            more = len(frame) - _MOST_ROWS
+            parts.append(f'<p class="small">{more} more stand in occasions.csv.</p>')
     return parts
 
 

@@ -388,3 +388,27 @@ def test_reader_that_leaves_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+def test_occasions_of_the_shell(tmp_path, capsys):
+    theo = saem.datasets.load("theophylline")
+    late = (theo["Time"] > 4.0).map({False: "early", True: "late"})
+    path = tmp_path / "two.csv"
+    theo.assign(half=late).to_csv(path, index=False)
+    out = tmp_path / "out"
+    args = ["fit", str(path), *MODEL, *COLUMNS, "--out", str(out), "--no-plots"]
+    code = code_of(
+        [*args, "--occasion", "half", "--iov", "CL=0.1", "--algorithm", "saem", "--iterations", "5"]
+    )
+    assert code in (0, 3)
+    table = pd.read_csv(out / "occasions.csv")
+    assert list(table.columns[:2]) == ["Subject", "half"]
+    assert {"CL_mode", "CL_mean", "CL_sd", "kappa_CL"} <= set(table.columns)
+    assert len(table) == 24
+    assert "gamma2_CL" in pd.read_csv(out / "estimates.csv")["parameter"].to_list()
+    capsys.readouterr()
+    assert "--gamma" in fails(capsys, *args, "--gamma", "full", code=2)
+    assert "occasion is not given" in fails(capsys, *args, "--iov", "CL", code=1)
+    assert "'CX', which is no parameter" in fails(
+        capsys, *args, "--occasion", "half", "--iov", "CX", code=1
+    )

@@ -15,6 +15,7 @@ from saem.diagnostics.effects import eta_draws
 from saem.exceptions import OptionError, Problems, SaemError
 from saem.nlme._explain import did_you_mean
 from saem.nlme.covariates import build_design, formula_columns
+from saem.nlme.occasions import COLUMN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,14 +166,10 @@ class _Search:
         for name in ("forward", "backward", "screen"):
             if not 0.0 < getattr(self, name) < 1.0:
                 problems.add(f"{name}={getattr(self, name)!r} must lie between 0 and 1")
-        if model.occasions is not None:
-            problems.add(
-                "the model has inter-occasion variability",
-                remedy="search with a model without, and add the occasions to the one found",
-            )
         given = self.candidates
         if not isinstance(given, Mapping):
-            given = {name: list(given) for name in model.random_names}
+            own = model.random_names[: model.n_subject_coords]
+            given = {name: list(given) for name in own}
         self.candidates = [(name, term) for name, terms in given.items() for term in terms]
         if not self.candidates:
             problems.add("there are no candidates", remedy="name terms for each parameter")
@@ -181,7 +178,7 @@ class _Search:
         problems.raise_if_any(OptionError)
 
     def _check_candidate(self, name: str, term: str, problems: Problems) -> None:
-        parameters = self.base.model.parameters
+        parameters = self.base.model.declared[1]
         if name not in parameters:
             problems.add(
                 f"candidate {term!r} is for {name!r}, which is no parameter"
@@ -208,7 +205,7 @@ class _Search:
         """The base model with these terms, starting at the estimates of another fit."""
         old = self.base.model
         parameters = {}
-        for name, parameter in old.parameters.items():
+        for name, parameter in old.declared[1].items():
             formula = [parameter.covariates] if parameter.covariates else []
             formula += [term for owner, term in terms if owner == name]
             changes: dict[str, Any] = {"covariates": " + ".join(formula) or None}
@@ -218,14 +215,22 @@ class _Search:
                 changes["omega"] = float(np.sqrt(near.omega.loc[name, name]))
             parameters[name] = replace(parameter, **changes)
         # Whatever else the model was made with, under the name of the argument.
-        known = {"self", "data", "parameters", "columns", "occasion", "iov", "gamma"}
+        known = {"self", "data", "structural", "parameters", "columns", "occasion", "iov"}
         arguments = {
             name: getattr(old, name)
             for name in inspect.signature(type(old).__init__).parameters
             if name not in known
         }
         columns = dict(old.individuals.names)
-        return type(old)(self.data, parameters=parameters, columns=columns, **arguments)
+        if old.occasions is not None:
+            columns.pop(COLUMN)
+            arguments |= {"occasion": old.occasions.label, "iov": dict(old.occasions.sds)}
+            if near is not None:
+                sds = np.sqrt(np.diag(near.gamma))
+                arguments["iov"] = dict(zip(near.gamma.index, sds.tolist(), strict=True))
+        return type(old)(
+            self.data, old.declared[0], parameters=parameters, columns=columns, **arguments
+        )
 
     def try_terms(
         self, terms: Sequence[Term], near: Any, tried: Term, direction: str, screen: float

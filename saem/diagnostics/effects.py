@@ -11,6 +11,7 @@ from saem.contract import Array
 from saem.diagnostics.shrinkage import random_effects_of
 from saem.exceptions import DataError, OptionError
 from saem.inference import individuals
+from saem.nlme._occasion_tables import covariance, effect_names, effects, occasion_index
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,7 @@ def eta_draws(results: NLMEResults, source: str, n_samples: int, seed: int | Non
     if not results.model.random_names:
         raise OptionError("the model has no random effects.")
     if source == "mode":
-        return np.asarray(results.random_effects.to_numpy()[:, None])
+        return np.asarray(results._eta_modes[:, None])
     seed = results.record.seed if seed is None else seed
     psi = individuals.samples(results.model, results.record.theta, n_samples, seed=seed)
     return random_effects_of(results.model, results.record.theta, psi)
@@ -55,16 +56,27 @@ def eta_table(
     Returns
     -------
     DataFrame
-        Indexed by id and ``sample``; a column for each random effect.
+        Indexed by id and ``sample``; a column for each random effect. With inter-occasion
+        variability indexed by id, occasion and ``sample``, with a column ``kappa_`` for each
+        parameter that varies; the effects of the subject stand on all of its occasions.
     """
     import pandas as pd
 
-    eta = eta_draws(results, source, n_samples, seed)
-    index = pd.MultiIndex.from_product(
-        [results._index(), range(eta.shape[1])], names=[results._index().name, "sample"]
-    )
-    names = results.model.random_names
-    return pd.DataFrame(eta.reshape(-1, len(names)), index=index, columns=names)
+    eta, names = eta_draws(results, source, n_samples, seed), effect_names(results.model)
+    n_draws, values = eta.shape[1], effects(results.model, eta)
+    if results.model.occasions is None:
+        label = results._index().name
+        index = pd.MultiIndex.from_product(
+            [results._index(), range(n_draws)], names=[label, "sample"]
+        )
+    else:
+        found, subjects, _ = occasion_index(results)
+        first = results.model.n_subject_coords
+        values = [v[subjects] for v in values[:first]] + values[first:]
+        rows = [(*row, s) for row in found for s in range(n_draws)]
+        index = pd.MultiIndex.from_tuples(rows, names=[*found.names, "sample"])
+    columns = {name: v.ravel() for name, v in zip(names, values, strict=True)}
+    return pd.DataFrame(columns, index=index)
 
 
 def mean_correlation(x: Array, eta: Array) -> tuple[Array, Array]:
@@ -109,18 +121,23 @@ def correlations(
     -------
     DataFrame
         One row per pair: ``first``, ``second``, ``correlation`` (mean over draws), ``p_value``
-        and ``model`` (the correlation in omega).
+        and ``model`` (the correlation in omega). With inter-occasion variability pairs of the
+        deviations ``kappa_`` on an occasion follow, all occasions together (correlation in gamma).
     """
     import pandas as pd
 
-    eta, names = eta_draws(results, source, n_samples, seed), results.model.random_names
-    omega = results.omega.to_numpy()
+    eta, names = eta_draws(results, source, n_samples, seed), effect_names(results.model)
+    values, first = effects(results.model, eta), results.model.n_subject_coords
+    omega, gamma = covariance(results)
     rows = []
-    for b in range(1, len(names)):
-        mean, p = mean_correlation(eta[:, :, b], eta[:, :, :b])
-        for a in range(b):
-            model = omega[a, b] / np.sqrt(omega[a, a] * omega[b, b])
-            rows.append((names[a], names[b], mean[a], p[a], model))
+    # Effects of subjects among themselves, then deviations on the same occasion.
+    for start, stop, matrix in ((0, first, omega), (first, len(names), gamma)):
+        for b in range(start + 1, stop):
+            mean, p = mean_correlation(values[b], np.stack(values[start:b], axis=-1))
+            for a in range(start, b):
+                i, j = a - start, b - start
+                model = matrix[i, j] / np.sqrt(matrix[i, i] * matrix[j, j])
+                rows.append((names[a], names[b], mean[i], p[i], model))
     return pd.DataFrame(rows, columns=["first", "second", "correlation", "p_value", "model"])
 
 
@@ -218,7 +235,9 @@ def covariate_table(
     import pandas as pd
 
     frame = subject_covariates(results, covariates)
-    eta = eta_draws(results, source, n_samples, seed)
+    # A covariate of the subject says nothing about differences between its occasions.
+    own = results.model.random_names[: results.model.n_subject_coords]
+    eta = eta_draws(results, source, n_samples, seed)[:, :, : len(own)]
     rows: list[dict[str, Any]] = []
     for name in frame.columns:
         category = is_categorical(frame[name])
@@ -226,7 +245,7 @@ def covariate_table(
             statistic, p = _analysis_of_variance(pd.factorize(frame[name])[0], eta)
         else:
             statistic, p = mean_correlation(frame[name].to_numpy(dtype=float), eta)
-        for d, parameter in enumerate(results.model.random_names):
+        for d, parameter in enumerate(own):
             rows.append(
                 {
                     "parameter": parameter, "covariate": name,

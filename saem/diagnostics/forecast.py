@@ -19,9 +19,11 @@ from saem.inference._visits import find_modes
 from saem.inference.linearisation import residual_variance, to_psi
 from saem.nlme import _kernels
 from saem.nlme._columns import Report, numeric
-from saem.nlme._new_data import _columns, _covariates, _require
+from saem.nlme._new_data import _columns, _covariates, _require, check_labels
+from saem.nlme._occasion_tables import recounted
 from saem.nlme._replicates import _with
 from saem.nlme._values import subject_frame
+from saem.nlme.occasions import COLUMN
 
 if TYPE_CHECKING:
     from saem.nlme.model import NLME
@@ -95,6 +97,9 @@ def forecast(
     model, theta = results.model, results.record.theta
     seed = results.record.seed if seed is None else seed
     subjects = _read(results, data)
+    if model.occasions is not None:
+        at = model.structural.columns.index(COLUMN)
+        model, theta = recounted(model, theta, int(subjects.columns[at].max()) + 1)
     rng = generator(seed, 2)
     best, draws = _population(model, theta, subjects.design, n_samples, rng)
     known = np.isfinite(subjects.dv)
@@ -132,7 +137,9 @@ def _read(results: NLMEResults, frame: object) -> _NewSubjects:
     report, names = Report(frame.index), results.model.individuals.names
     columns = _columns(results, frame, report)
     needed = [str(label) for label in _covariates(results)]
-    present = [_require(frame, label, report) for label in (names["id"], *needed)]
+    occasions = results.model.occasions
+    keys = [names["id"], *needed] + ([] if occasions is None else [occasions.label])
+    present = [_require(frame, label, report) for label in keys]
     dv = _responses(results, frame, report)
     if not all(present):
         report.finish(stacklevel=3)
@@ -143,6 +150,11 @@ def _read(results: NLMEResults, frame: object) -> _NewSubjects:
             remedy="give every row an id",
         )
         report.finish(stacklevel=3)
+    if occasions is not None:
+        check_labels(frame, occasions.label, report)
+        report.finish(stacklevel=3)
+        at = results.model.structural.columns.index(COLUMN)
+        columns[at] = _occasions_of(codes, frame[occasions.label])
     order = np.argsort(codes, kind="stable").astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(codes))]).astype(np.int64)
     design = np.ones((len(uniques), 1))
@@ -153,6 +165,15 @@ def _read(results: NLMEResults, frame: object) -> _NewSubjects:
         design = results.model.individuals.design.apply(own)
     report.finish(stacklevel=3)
     return _NewSubjects(uniques.tolist(), order, offsets, columns[:, order], dv[order], design)
+
+
+def _occasions_of(subjects: NDArray[np.int64], labels: pd.Series) -> Array:
+    """Number of each row's occasion within its subject, by first appearance."""
+    numbers = np.zeros(len(subjects))
+    for i in range(subjects.max() + 1):
+        own = np.flatnonzero(subjects == i)
+        numbers[own] = pd.factorize(labels.iloc[own])[0]
+    return numbers
 
 
 def _responses(results: NLMEResults, frame: pd.DataFrame, report: Report) -> Array:

@@ -13,6 +13,7 @@ from saem.exceptions import OptionError
 from saem.inference import individuals
 from saem.inference.linearisation import all_phi, residual_variance
 from saem.nlme import _kernels
+from saem.nlme._occasion_tables import effect_names, shrinkage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +97,7 @@ def shrinkages(
     -------
     DataFrame
         One row per random effect and ``epsilon``; columns ``modes``, ``means``, ``samples``.
+        Deviations of a parameter on all occasions make one row.
 
     Raises
     ------
@@ -113,19 +115,15 @@ def shrinkages(
     index = model.theta_spec.view(theta)["parameter"].astype(int)
     at_means = all_phi(model, theta)
     at_means[:, index] += found.eta_mean
-    omega = np.sqrt(np.diag(results.omega.to_numpy()))
     sources = {
-        "modes": (results.random_effects.to_numpy(), results._psi_modes[:, None]),
-        "means": (found.eta_mean, results._psi(at_means)[:, None]),
-        "samples": (
-            random_effects_of(model, theta, draws).reshape(-1, index.size),
-            draws,
-        ),
+        "modes": (results._eta_modes[:, None], results._psi_modes[:, None]),
+        "means": (found.eta_mean[:, None], results._psi(at_means)[:, None]),
+        "samples": (random_effects_of(model, theta, draws), draws),
     }
     columns = {}
     for name, (eta, psi) in sources.items():
         residual = np.std(weighted_residuals(model, theta, psi), ddof=1)
-        ratio = np.append(np.std(eta, axis=0, ddof=1) / omega, residual)
+        ratio = np.append(1.0 - shrinkage(results, eta), residual)
         columns[name] = 1.0 - (ratio if scale == "sd" else ratio**2)
-    frame = pd.DataFrame(columns, index=[*model.random_names, "epsilon"])
+    frame = pd.DataFrame(columns, index=[*effect_names(model), "epsilon"])
     return frame.rename_axis("effect")

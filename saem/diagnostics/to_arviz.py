@@ -139,7 +139,8 @@ def to_arviz(
     labels = data.row_labels[order]
     unique = labels.is_unique and not isinstance(labels, pd.MultiIndex)
     rows = labels.to_numpy() if unique else np.arange(labels.size)
-    posterior = {name: psi[..., m] for m, name in enumerate(model.parameters)}
+    # Deviations of occasions are among the random effects only.
+    posterior = {name: psi[..., m] for m, name in enumerate(model.declared[0].param_names)}
     label = str(results._index().name)
     dims = {name: [label] for name in posterior} | {
         "eta": [label, "effect"], "dv": ["row"], "individual": ["row"],

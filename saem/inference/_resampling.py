@@ -9,6 +9,7 @@ import numpy as np
 from saem.contract import Array
 from saem.exceptions import OptionError, Problems
 from saem.inference._mixture_bootstrap import generator
+from saem.nlme._occasion_tables import present
 from saem.nlme._replicates import replicate, resampled, respond, with_responses
 
 if TYPE_CHECKING:
@@ -66,9 +67,9 @@ class Maker:
         elif self.kind == "parametric":
             new = with_responses(model, replicate(model, theta, rng))
         else:
-            chosen = rng.integers(0, len(self.normals), len(self.normals))
+            normals = _redraw(model, self.normals, rng)
             eps = self.eps[rng.integers(0, self.eps.size, self.eps.size)]
-            new = with_responses(model, respond(model, theta, self.normals[chosen], eps))
+            new = with_responses(model, respond(model, theta, normals, eps))
         start = new.with_estimates(
             new.start(np.random.default_rng(0)), model.estimation_vector(theta)
         )
@@ -86,13 +87,27 @@ def _draw(n: int, groups: Any, rng: np.random.Generator) -> Any:
     return chosen
 
 
+def _redraw(model: NLME, normals: Array, rng: np.random.Generator) -> Array:
+    """Random effects drawn with replacement: those of subjects, and of all their occasions."""
+    first, n = model.n_subject_coords, len(normals)
+    drawn = np.zeros_like(normals)
+    drawn[:, :first] = normals[rng.integers(0, n, n), :first]
+    if model.occasions is not None and model.occasions.sds:
+        pool = normals[:, first:].reshape(-1, len(model.occasions.sds))
+        pool = pool[np.isfinite(pool[:, 0])]
+        rows = rng.integers(0, len(pool), n * model.occasions.number)
+        drawn[:, first:] = pool[rows].reshape(n, -1)
+    return drawn
+
+
 def standardised(model: NLME, theta: Array) -> tuple[Array, Array]:
     """Random effects and residuals of a fit with mean 0 and exactly the model's variances.
 
     Returns
     -------
     normals : ndarray of shape (n_individuals, n_coords)
-        Modes of the random effects, in units in which the model's have covariance I.
+        Modes of the random effects, in units in which the model's have covariance I: those of
+        subjects, and those of occasions, all occasions together (NaN where there was none).
     eps : ndarray of shape (n_rows,)
         Standardised residuals at the modes.
     """
@@ -103,7 +118,24 @@ def standardised(model: NLME, theta: Array) -> tuple[Array, Array]:
     lin = linearise(model, theta, modes=modes)
     random = model.theta_spec.view(theta)["parameter"].astype(int)
     eta = modes.phi - lin.mu[:, random]
-    centred = eta - eta.mean(axis=0)
+    first = model.n_subject_coords
+    normals = np.full(eta.shape, np.nan)
+    normals[:, :first] = _whitened(eta[:, :first])
+    if model.occasions is not None and model.occasions.sds:
+        k = len(model.occasions.sds)
+        there = present(model)
+        blocks = normals[:, first:].reshape(*there.shape, k)
+        blocks[there] = _whitened(eta[:, first:].reshape(*there.shape, k)[there])
+        normals[:, first:] = blocks.reshape(len(eta), -1)
+    response, _ = responses_of(model)
+    eps = (response - lin.f) / np.sqrt(lin.variance)
+    eps = eps - eps.mean()
+    return normals, eps / np.sqrt(np.mean(eps**2))
+
+
+def _whitened(effects: Array) -> Array:
+    """Rows with mean 0 and covariance I."""
+    centred = effects - effects.mean(axis=0)
     covariance = centred.T @ centred / len(centred)
     values = np.linalg.eigvalsh(covariance)
     if values.size and not values[0] > 1e-10 * values[-1]:
@@ -113,8 +145,4 @@ def standardised(model: NLME, theta: Array) -> tuple[Array, Array]:
             "or kind='case'."
         )
     factor = np.linalg.cholesky(covariance)
-    normals = np.linalg.solve(factor, centred.T).T if values.size else centred
-    response, _ = responses_of(model)
-    eps = (response - lin.f) / np.sqrt(lin.variance)
-    eps = eps - eps.mean()
-    return normals, eps / np.sqrt(np.mean(eps**2))
+    return np.linalg.solve(factor, centred.T).T if values.size else centred

@@ -51,6 +51,7 @@ class IndividualsFace:
         self,
         kind: IndividualKind = "mode",
         *,
+        by: Literal["subject", "occasion"] = "subject",
         n_samples: int = 100,
         seed: int | None = None,
     ) -> pd.DataFrame:
@@ -62,6 +63,9 @@ class IndividualsFace:
             Mode of each individual's posterior at the estimates (empirical Bayes
             estimate; its transform where a parameter is not Gaussian), posterior mean
             or standard deviation, or draws from the posterior.
+        by : {"subject", "occasion"}
+            With inter-occasion variability: the subjects' own parameters, without the deviations
+            of an occasion, or those of every occasion.
         n_samples : int
             Draws per individual.
         seed : int, optional
@@ -70,17 +74,30 @@ class IndividualsFace:
         Returns
         -------
         DataFrame
-            One row per individual, indexed by id; for samples, indexed by id and draw.
+            One row per individual, indexed by id, or by id and occasion; for samples by
+            the number of the draw too.
+
+        Raises
+        ------
+        saem.exceptions.OptionError
+            For another `kind` or `by`, or occasions of a model without.
         """
         if kind not in _KINDS:
             raise OptionError(f"kind={kind!r} must be one of {', '.join(map(repr, _KINDS))}.")
         model = self.model
-        names = list(model.parameters)
+        seed = self.record.seed if seed is None else seed
+        if by not in ("subject", "occasion") or (by == "occasion" and model.occasions is None):
+            has = "" if model.occasions else "; this model has no occasions"
+            raise OptionError(f"by={by!r} must be 'subject' or 'occasion'{has}.")
+        if by == "occasion":
+            from saem.nlme._occasion_tables import occasion_frame
+
+            return occasion_frame(self._whole, kind, n_samples, seed)
+        names = list(model.declared[0].param_names)  # deviations of occasions stand behind
         if kind == "mode":
-            return self._frame(self._psi_modes, names)
+            return self._frame(self._psi_modes[:, : len(names)], names)
         from saem.inference import individuals
 
-        seed = self.record.seed if seed is None else seed
         if kind == "samples":
             import pandas as pd
 
@@ -88,9 +105,11 @@ class IndividualsFace:
             index = pd.MultiIndex.from_product(
                 [self._index(), range(n_samples)], names=[self._index().name, "sample"]
             )
+            draws = draws[:, :, : len(names)]
             return pd.DataFrame(draws.reshape(-1, len(names)), index=index, columns=names)
         found = individuals.conditional(model, self.record.theta, seed=seed, modes=self._modes)
-        return self._frame(found.psi_mean if kind == "mean" else found.psi_sd, names)
+        values = found.psi_mean if kind == "mean" else found.psi_sd
+        return self._frame(values[:, : len(names)], names)
 
     @cached_property
     def _modes(self) -> Any:
@@ -121,11 +140,37 @@ class IndividualsFace:
         return np.column_stack(columns)
 
     @cached_property
+    def _eta_modes(self) -> Array:
+        """Random coordinates at the modes, shape (n_individuals, n_coords)."""
+        index = self._blocks["parameter"].astype(int)
+        return np.asarray(self._modes.phi - self._phi(None)[:, index])
+
+    @property
     def random_effects(self) -> pd.DataFrame:
         """Random effects eta at the modes, on the Gaussian scale, one row per individual."""
-        index = self._blocks["parameter"].astype(int)
-        eta = self._modes.phi - self._phi(None)[:, index]
-        return self._frame(eta, self.model.random_names)
+        first = self.model.n_subject_coords
+        return self._frame(self._eta_modes[:, :first], self.model.random_names[:first])
+
+    @property
+    def occasion_effects(self) -> pd.DataFrame:
+        """Deviations kappa at the modes, on the Gaussian scale, by id and occasion.
+
+        Raises
+        ------
+        saem.exceptions.OptionError
+            For a model without occasions.
+        """
+        import pandas as pd
+
+        from saem.nlme._occasion_tables import effects, occasion_index
+
+        model = self.model
+        if model.occasions is None:
+            raise OptionError("the model has no occasions.")
+        found = effects(model, self._eta_modes[:, None])[model.n_subject_coords :]
+        index, _, _ = occasion_index(self._whole)
+        names = list(model.occasions.sds)
+        return pd.DataFrame({n: v[:, 0] for n, v in zip(names, found, strict=True)}, index=index)
 
     @property
     def shrinkage(self) -> pd.Series:
@@ -133,10 +178,15 @@ class IndividualsFace:
 
         Savic and Karlsson (2009), AAPS J. 11, 558-569. Near 0 the data of each
         individual determine its parameter; near 1 they say little about it, and
-        plots of individual parameters mislead.
+        plots of individual parameters mislead. The deviations ``kappa_`` of a parameter on all
+        occasions are taken together.
         """
-        sd = self.random_effects.std(ddof=1)
-        return (1.0 - sd / np.sqrt(np.diag(self.omega))).rename("shrinkage")
+        import pandas as pd
+
+        from saem.nlme._occasion_tables import effect_names, shrinkage
+
+        names = pd.Index(effect_names(self.model))
+        return pd.Series(shrinkage(self._whole, self._eta_modes[:, None]), names, name="shrinkage")
 
     def shrinkages(
         self, *, scale: str = "sd", n_samples: int = 100, seed: int | None = None

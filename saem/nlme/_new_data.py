@@ -12,12 +12,14 @@ from saem.contract import Array
 from saem.exceptions import DataError, Problems
 from saem.nlme._columns import Report, numeric
 from saem.nlme._explain import did_you_mean
+from saem.nlme._occasion_tables import on_new_rows
 from saem.nlme.covariates import formula_columns
+from saem.nlme.occasions import COLUMN
 
 if TYPE_CHECKING:
     from saem.nlme.results import NLMEResults
 
-__all__ = ["predict_new"]
+__all__ = ["check_labels", "predict_new"]
 
 
 def predict_new(results: NLMEResults, kind: str, frame: object) -> pd.Series:
@@ -27,20 +29,23 @@ def predict_new(results: NLMEResults, kind: str, frame: object) -> pd.Series:
             f"the new data are a {type(frame).__name__}, not a pandas DataFrame. Remedy: give a "
             "frame with the columns of the fit."
         )
-    if results.model.occasions is not None:
-        raise DataError(
-            "predictions for new rows are not made with inter-occasion variability: which occasion "
-            "of the fit a row belongs to is not known. Remedy: predict the rows of the fit."
-        )
     report = Report(frame.index)
     columns = _columns(results, frame, report)
     needed = _covariates(results) if kind == "population" else []
     ids = results.model.individuals.names["id"]
-    for label in needed if kind == "population" else [ids]:
+    occasions = results.model.occasions
+    keys = [ids] if occasions is None else [ids, occasions.label]
+    for label in needed if kind == "population" else keys:
         _require(frame, label, report)
     report.finish(stacklevel=3)
     if kind == "individual":
-        psi = results._psi_modes[_known(results, frame[ids], report)]
+        known = _known(results, frame[ids], report)
+        psi = results._psi_modes[known]
+        if occasions is not None:
+            check_labels(frame, occasions.label, report)
+            report.finish(stacklevel=3)
+            labels = frame[occasions.label].tolist()
+            psi = on_new_rows(results.model, results._psi_modes, known, labels, columns)
     else:
         design = results.model.individuals.design
         subjects = frame[needed].reset_index(drop=True)
@@ -62,7 +67,9 @@ def _columns(results: NLMEResults, frame: pd.DataFrame, report: Report) -> Array
     structural, names = results.model.structural, results.model.individuals.names
     rows = []
     for name in structural.columns:
-        if name not in names:  # a constant stood for it in the fit
+        if name == COLUMN and results.model.occasions is not None:
+            rows.append(np.zeros(len(frame)))  # numbered by those who need it
+        elif name not in names:  # a constant stood for it in the fit
             rows.append(np.full(len(frame), structural.defaults[name]))
         elif _require(frame, names[name], report):
             values = numeric(frame, names[name], report)
@@ -77,6 +84,26 @@ def _columns(results: NLMEResults, frame: pd.DataFrame, report: Report) -> Array
                 )
             rows.append(values)
     return np.array(rows) if rows else np.empty((0, len(frame)))
+
+
+def check_labels(frame: pd.DataFrame, label: Hashable, report: Report) -> None:
+    """Refuse rows without an occasion.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    label : hashable
+        Column of the occasions.
+    report : Report
+        Receives what is missing.
+    """
+    missing = frame[label].isna().to_numpy()
+    if missing.any():
+        where = report.rows(missing, frame[label].to_numpy())
+        report.data.add(
+            f"occasion column {label!r} is missing: {where}",
+            remedy="give every row an occasion; any label that is new stands for a new one",
+        )
 
 
 def _require(frame: pd.DataFrame, label: Hashable, report: Report) -> bool:

@@ -179,7 +179,11 @@ def resampled(model: NLME, chosen: NDArray[np.int64]) -> NLME:
             continue
         # With one row each the two orders are the same.
         changes[item.name] = value[rows] if len(value) == data.dv.size else value[chosen]
-    return _with(model, replace(data, **changes))
+    new = _with(model, replace(data, **changes))
+    if model.occasions is not None:
+        labels = tuple(model.occasions.labels[i] for i in chosen)
+        new.occasions = replace(model.occasions, labels=labels)
+    return new
 
 
 def _with(model: NLME, individuals: Individuals) -> NLME:

@@ -70,7 +70,8 @@ class NLME(Model):
         Column that tells the occasions of a subject apart; with `iov`.
     iov : sequence of str or mapping of str to float, optional
         Parameters that vary between the occasions of a subject; see `saem.nlme.occasions`. A
-        mapping gives standard deviations to start from.
+        mapping gives standard deviations to start from; ``[]`` says that the clock may start
+        anew with every occasion, and that nothing varies.
     gamma : str or sequence of sequence of str
         Pattern of the covariance between occasions, as `omega`.
 
@@ -158,7 +159,7 @@ class NLME(Model):
         if missing or not all(isinstance(p, Parameter) for p in parameters.values()):
             return data, columns, parameters  # told with the other problems of the model
         self.structural = expand_structural(self.structural, parameters, self.occasions)
-        columns = dict(columns or {}) | {COLUMN: self.occasions.label}
+        columns = dict(columns or {}) | {COLUMN: self.occasions.column}
         return data, columns, expand_parameters(parameters, self.occasions)
 
     def _pattern(self, omega: Any, gamma: Any) -> Array:
@@ -170,7 +171,7 @@ class NLME(Model):
         pattern = np.zeros((d, d))
         pattern[:first, :first] = omega_pattern_of(omega, self.random_names[:first])
         block = omega_pattern_of(gamma, list(self.occasions.sds), "gamma")
-        for a in range(first, d, k):
+        for a in range(first, d, max(k, 1)):
             pattern[a : a + k, a : a + k] = block
         return pattern
 
@@ -305,6 +306,12 @@ class NLME(Model):
         """Log prior density at theta, up to a constant; 0 without priors."""
         return log_prior(self, theta)
 
+    @property
+    def n_subject_coords(self) -> int:
+        """Random coordinates of a subject, which come before those of its occasions."""
+        occasions = self.occasions
+        return self.n_coords - (len(occasions.sds) * occasions.number if occasions else 0)
+
     def tied(self, a: int) -> list[int]:
         """Random coordinates that share the variance of coordinate a, itself included."""
         return [row for row, _ in self.tied_entries(a, a)]
@@ -313,8 +320,7 @@ class NLME(Model):
         """Entries of the covariance that are the same number as entry (a, b), itself included."""
         if self.occasions is None:
             return [(a, b)]
-        k, number = len(self.occasions.sds), self.occasions.number
-        first = self.n_coords - k * number
+        k, number, first = len(self.occasions.sds), self.occasions.number, self.n_subject_coords
         if a < first:
             return [(a, b)]
         i, j = (a - first) % k, (b - first) % k
@@ -398,10 +404,9 @@ class NLME(Model):
         new[self.param_index] = estimates
         view = self.theta_spec.view(new)
         if self.occasions is not None:
-            k, number = len(self.occasions.sds), self.occasions.number
-            first = self.n_coords - k * number
+            k, first = len(self.occasions.sds), self.n_subject_coords
             block = view["omega"][first : first + k, first : first + k].copy()
-            for a in range(first + k, self.n_coords, k):
+            for a in range(first + k, self.n_coords, max(k, 1)):
                 view["omega"][a : a + k, a : a + k] = block
         lower = np.tril(view["omega"])
         view["omega"][:] = lower + np.tril(lower, -1).T

@@ -32,7 +32,14 @@ from saem.nlme.structural import Structural
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Deviation", "Occasions", "expand_parameters", "expand_structural", "read_occasions"]
+__all__ = [
+    "Deviation",
+    "Occasions",
+    "expand_parameters",
+    "expand_structural",
+    "on_occasion",
+    "read_occasions",
+]
 
 Indices = NDArray[np.int64]
 
@@ -59,11 +66,17 @@ class Occasions:
         Parameters, in the order of the structural model, with the standard deviation to start from.
     number : int
         Largest number of occasions of a subject.
+    column : hashable
+        Column of the checked frame that holds the number of each row's occasion, from 0.
+    labels : tuple of tuple
+        Labels of every subject's occasions, in the order of their numbers.
     """
 
     label: Hashable
     sds: dict[str, float]
     number: int
+    column: Hashable = ""
+    labels: tuple[tuple[Hashable, ...], ...] = ()
 
     def names(self, o: int) -> list[str]:
         """Names of the deviations of occasion o (from 0): ``kappa_CL_1``, ..."""
@@ -87,6 +100,7 @@ def read_occasions(
         Column whose labels tell the occasions of a subject apart; any type.
     iov : sequence of str, mapping of str to float, or None
         Parameters that vary between occasions, with starting standard deviations if a mapping.
+        None of them, ``[]``, if occasions only start the clock anew.
     identity : hashable or None
         Column of the ids; None if it was not found.
     structural : Structural
@@ -95,7 +109,8 @@ def read_occasions(
     Returns
     -------
     frame : DataFrame
-        With numbers 0, 1, ... in the occasion column, by first appearance in each subject.
+        With one column more: the numbers 0, 1, ... of the occasions, by first appearance in
+        each subject.
     occasions : Occasions or None
         None without inter-occasion variability.
 
@@ -111,7 +126,7 @@ def read_occasions(
         missing = "occasion" if occasion is None else "iov"
         model.add(
             f"{missing} is not given: occasions need a column and parameters that vary",
-            remedy='write occasion="OCC", iov=["CL"]',
+            remedy='write occasion="OCC", iov=["CL"] (or iov=[], if no parameter varies)',
         )
         model.raise_if_any(ModelError)
     sds = _starts(iov, structural, parameters, model)
@@ -123,29 +138,23 @@ def read_occasions(
             remedy=f"use one of {', '.join(map(repr, labels))}",
         )
     elif identity is not None and len(frame):
-        codes = _codes(frame, occasion, identity, data)
+        codes, names = _codes(frame, occasion, identity, data)
         data.raise_if_any(DataError)
         number = int(codes.max()) + 1
-        if number < 2:
+        if number < 2 and sds:
             data.add(
                 f"occasion column {occasion!r} has one occasion for every subject",
                 remedy="leave out iov: it cannot be told from the variability between subjects",
             )
-        frame = (
-            frame.assign(**{str(occasion): codes.astype(float)})
-            if isinstance(occasion, str)
-            else _replaced(frame, occasion, codes)
-        )
         data.raise_if_any(DataError)
-        return frame, Occasions(occasion, sds, number)
+        column = f"number of {occasion}"
+        while column in labels:
+            column += "_"
+        frame = frame.copy()
+        frame[column] = codes
+        return frame, Occasions(occasion, sds, number, column, names)
     data.raise_if_any(DataError)
     return frame, None
-
-
-def _replaced(frame: pd.DataFrame, label: Hashable, codes: Array) -> pd.DataFrame:
-    changed = frame.copy()
-    changed[label] = codes.astype(float)
-    return changed
 
 
 def _starts(
@@ -155,7 +164,7 @@ def _starts(
     problems: Problems,
 ) -> dict[str, float]:
     """Starting standard deviations, in the order of the structural model."""
-    if isinstance(iov, str) or not isinstance(iov, (Sequence, Mapping)) or not len(iov):
+    if isinstance(iov, str) or not isinstance(iov, (Sequence, Mapping)):
         problems.add(
             f"iov is {iov!r}, not names of parameters",
             remedy='write iov=["CL"], or iov={"CL": 0.2} with a standard deviation to start from',
@@ -195,8 +204,10 @@ def _starts(
     return sds
 
 
-def _codes(frame: pd.DataFrame, label: Hashable, identity: Hashable, problems: Problems) -> Array:
-    """Number of each row's occasion within its subject, by first appearance."""
+def _codes(
+    frame: pd.DataFrame, label: Hashable, identity: Hashable, problems: Problems
+) -> tuple[Array, tuple[tuple[Hashable, ...], ...]]:
+    """Number of each row's occasion within its subject, by first appearance; and their labels."""
     import pandas as pd
 
     occasions = frame[label]
@@ -208,13 +219,14 @@ def _codes(frame: pd.DataFrame, label: Hashable, identity: Hashable, problems: P
             f"and in {int(missing.sum()) - 1} more rows",
             remedy="give every row an occasion",
         )
-        return np.zeros(len(frame))
-    codes = np.zeros(len(frame))
+        return np.zeros(len(frame)), ()
+    codes, labels = np.zeros(len(frame)), []
     subjects = pd.factorize(frame[identity])[0]
     for i in range(subjects.max(initial=-1) + 1):
         rows = np.flatnonzero(subjects == i)
-        own = pd.factorize(occasions.iloc[rows])[0]
+        own, uniques = pd.factorize(occasions.iloc[rows])
         codes[rows] = own
+        labels.append(tuple(uniques.tolist()))
         back = np.flatnonzero(np.diff(own) < 0)
         if back.size:
             row = int(rows[back[0] + 1])
@@ -224,7 +236,7 @@ def _codes(frame: pd.DataFrame, label: Hashable, identity: Hashable, problems: P
                 remedy="sort the rows of a subject by occasion, or give the later one a new label",
             )
             break
-    return codes
+    return codes, tuple(labels)
 
 
 def expand_parameters(
@@ -269,6 +281,7 @@ def expand_structural(
     varied = [parameters[name] for name in occasions.sds]
     codes = np.array([p.code for p in varied], dtype=np.int64)
     bounds = np.array([p.bounds if np.isfinite(p.bounds).all() else (0.0, 1.0) for p in varied])
+    bounds = bounds.reshape(-1, 2)
     loop = _by_occasion(
         as_compiled(base.compiled), len(base.param_names), len(base.columns),
         np.array(which, dtype=np.int64), codes, bounds,
@@ -290,6 +303,22 @@ def expand_structural(
         compiled=loop,
         function=function if base.scalar else loop,
     )
+
+
+def on_occasion(parameter: Parameter, psi: Array, kappa: Array) -> Array:
+    """Natural values of a parameter on an occasion, ``u^-1(u(psi) + kappa)``.
+
+    Parameters
+    ----------
+    parameter : Parameter
+    psi, kappa : ndarray
+        Values of the subjects, and their deviations.
+
+    Returns
+    -------
+    ndarray
+    """
+    return np.asarray(parameter.to_psi(parameter.to_phi(psi) + kappa))
 
 
 def _deviated_in_python(code: int, lower: float, upper: float, psi: float, kappa: float) -> float:

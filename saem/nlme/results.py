@@ -14,6 +14,7 @@ from saem.nlme._convergence_face import ConvergenceFace
 from saem.nlme._diagnostics_face import DiagnosticsFace
 from saem.nlme._individuals_face import IndividualsFace
 from saem.nlme._inference_face import InferenceFace
+from saem.nlme._occasion_tables import covariance
 from saem.nlme.error_models import SIGMA
 from saem.results import Results
 
@@ -139,14 +140,19 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
 
     @property
     def omega(self) -> pd.DataFrame:
-        """Covariance matrix of the random effects, on the Gaussian scale.
-
-        With occasions, Gamma follows as a block for each of them.
-        """
+        """Covariance matrix of the subjects' random effects, on the Gaussian scale."""
         import pandas as pd
 
-        names = self.model.random_names
-        return pd.DataFrame(self._blocks["omega"].copy(), index=names, columns=names)
+        names = self.model.random_names[: self.model.n_subject_coords]
+        return pd.DataFrame(covariance(self._whole)[0], index=names, columns=names)
+
+    @property
+    def gamma(self) -> pd.DataFrame:
+        """Covariance matrix of the deviations on one occasion; empty without occasions."""
+        import pandas as pd
+
+        names = list(self.model.occasions.sds) if self.model.occasions else []
+        return pd.DataFrame(covariance(self._whole)[1], index=names, columns=names)
 
     @property
     def sigma(self) -> pd.Series:
@@ -194,8 +200,12 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
     def _extra_columns(self) -> dict[str, dict[str, float]]:
         if not self._finite:
             return {"shrinkage_percent": {}}
-        shrinkage = self.shrinkage
-        return {"shrinkage_percent": {f"omega2_{n}": 100.0 * v for n, v in shrinkage.items()}}
+        rows = {
+            f"gamma2_{name.removeprefix('kappa_')}" if at >= self.model.n_subject_coords
+            else f"omega2_{name}": 100.0 * value
+            for at, (name, value) in enumerate(self.shrinkage.items())
+        }  # fmt: skip
+        return {"shrinkage_percent": rows}
 
     def _sizes(self) -> list[tuple[str, str]]:
         return [

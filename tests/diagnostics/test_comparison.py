@@ -144,17 +144,3 @@ def test_options_of_the_search_are_checked(data, base):
     assert "cannot be read" in str(caught.value)
     with pytest.raises(OptionError, match="no candidates"):
         base.covariate_search(data, {})
-
-
-def test_search_refuses_a_second_level_of_random_effects():
-    data = saem.datasets.simulate_pk(12, seed=3)
-    data["occ"] = (data["time"] > 4.0).astype(int)
-    data["w"] = data["id"] % 3
-    model = saem.NLME(
-        data, structural="pk.oral_1cpt",
-        parameters={n: saem.LogNormal(v) for n, v in {"ka": 1.5, "V": 30.0, "CL": 3.0}.items()},
-        error=saem.ProportionalError(0.1), occasion="occ", iov=["CL"],
-    )  # fmt: skip
-    fit = model.fit("saem", seed=1, budget=saem.Iterations(5), progress=False)
-    with pytest.raises(OptionError, match="inter-occasion"):
-        fit.covariate_search(data, ["w"])

@@ -8,7 +8,7 @@ from scipy import optimize, stats
 import saem
 from saem.algorithms import QuadratureEM
 from saem.estep import Quadrature
-from saem.exceptions import DataError, ModelError
+from saem.exceptions import DataError, ModelError, OptionError
 from saem.inference.likelihood import quadrature
 from saem.inference.linearisation import linearise
 
@@ -229,10 +229,8 @@ def test_files_and_labels(tmp_path, fitted):
     # Labels only tell occasions apart, whatever they are.
     numbered = linear_data().assign(OCC=lambda f: f["OCC"].str[-1].astype(int) * 7 - 3)
     np.testing.assert_array_equal(linear_model(numbered).values, fitted.model.values)
-    individuals = fitted.individual()
-    assert list(individuals.columns) == ["base", "kappa_base_1", "kappa_base_2", "kappa_base_3"]
-    # Subject 0 has one occasion: of the others nothing is known.
-    assert np.abs(individuals.loc["s0", ["kappa_base_2", "kappa_base_3"]]).max() < 1e-6
+    assert again.model.occasions == fitted.model.occasions
+    assert list(again.occasion_effects.loc["s2"].index) == ["visit 0", "visit 1", "visit 2"]
 
 
 def test_simulation_varies_between_occasions():
@@ -269,6 +267,7 @@ def test_mistakes():
         ({"iov": ["bass"]}, "iov names 'bass', which is no parameter"),
         ({"iov": {"base": -1.0}}, "must be positive"),
         ({"gamma": "some"}, "gamma='some'"),
+        ({"gamma": [["V"]]}, "'V' is not a parameter"),
     ):
         with pytest.raises(ModelError, match=text):
             linear_model(**options)
@@ -281,5 +280,9 @@ def test_mistakes():
         with pytest.raises(DataError, match=text):
             linear_model(changed)
     fit = linear_model().fit(saem.SAEM(n_burn_in=1, n_exploration=2, n_smoothing=0), seed=0)
-    with pytest.raises(DataError, match="inter-occasion"):
-        fit.predict("population", frame)
+    with pytest.raises(DataError, match="'OCC' is missing from the new data"):
+        fit.predict("individual", frame.drop(columns="OCC"))
+    with pytest.raises(DataError, match="'OCC' is missing: nan at row 4"):
+        fit.forecast(frame.assign(OCC=frame["OCC"].where(frame.index != 3)))
+    with pytest.raises(OptionError, match="by='visit' must be"):
+        fit.individual(by="visit")
