@@ -68,6 +68,7 @@ _EXPORTS = {
     "ExponentialError": "saem.nlme.error_models",
     "InverseGammaPrior": "saem.nlme.priors",
     "InverseWishartPrior": "saem.nlme.priors",
+    "LogLikelihood": "saem.nlme.error_models",
     "NormalPrior": "saem.nlme.priors",
     "PowerError": "saem.nlme.error_models",
     "ProportionalError": "saem.nlme.error_models",

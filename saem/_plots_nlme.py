@@ -12,6 +12,7 @@ import numpy as np
 from saem import _draw
 from saem.contract import Array
 from saem.exceptions import OptionError, nearest
+from saem.nlme._continuous import require_predictions
 from saem.plots import units_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def _labels(results: NLMEResults, column: str) -> tuple[str, str]:
 
 def individual_fits(results: NLMEResults, n: int, ids: Sequence[Any] | None, log: bool) -> Figure:
     """Draw data and predictions of individuals; see `NLMEPlots.individual_fits`."""
+    require_predictions(results.model, "predictions")
     data = results.model.individuals
     column = _axis_column(results)
     if not column:

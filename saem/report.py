@@ -48,6 +48,9 @@ CAPTIONS = {
     "components": "Data, coloured by their most probable component, and the fitted components.",
 }
 
+#: Those that need a continuous response, which the structural model predicts.
+_OF_PREDICTIONS = ("individual_fits", "observed_vs_predicted", "residuals")
+
 #: Individuals shown in a report; all of them stand in individuals.csv.
 _MOST_ROWS = 50
 
@@ -76,13 +79,18 @@ def draw_figures(results: Results, dpi: int = 100) -> dict[str, bytes]:
     figures = {}
     for name in CAPTIONS:
         draw = getattr(results.plot, name, None)
-        if draw is None:
+        if draw is None or (name in _OF_PREDICTIONS and not _predicts(results.model)):
             continue
         figure = draw()
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dpi)
         figures[name] = buffer.getvalue()
     return figures
+
+
+def _predicts(model: Any) -> bool:
+    """Whether a model predicts the response; a user's log-likelihood does not."""
+    return bool(getattr(getattr(model, "error", None), "continuous", True))
 
 
 def html_report(
@@ -239,10 +247,14 @@ def _model(model: Any) -> list[str]:
                 items.append((name.replace("_", " "), getattr(model, name)))
         return [html.facts(items)]
     (structural, parameters), error = model.declared, model.error
-    parts = [
-        "<p>Nonlinear mixed-effects model: each observation is a prediction <i>f</i> from the "
-        "parameters of its individual, plus residual error.</p>",
-    ]
+    words = (
+        "each observation is a prediction <i>f</i> from the parameters of its individual, plus "
+        "residual error"
+        if error.continuous
+        else "each row adds the log-likelihood <i>f</i> of its response given the parameters of "
+        "its individual"
+    )
+    parts = [f"<p>Nonlinear mixed-effects model: {words}.</p>"]
     source = structural.source or f"{structural.qualified_name} (source not available)"
     if "\n" in source.strip():
         parts += [f"<p>Structural model <code>{escape(structural.name)}</code>:</p>"]
@@ -271,11 +283,10 @@ def _model(model: Any) -> list[str]:
             ["parameter", "distribution", "start", "random effect (start)", "covariates"], rows
         )
     )
-    start = ", ".join(f"{n} = {getattr(error, n):g}" for n in error.param_names)
-    facts = [
-        ("Covariance of random effects", _pattern(model.omega)),
-        ("Residual standard deviation", f"{error.formula} (start {start})"),
-    ]
+    facts = [("Covariance of random effects", _pattern(model.omega))]
+    if error.continuous:
+        start = ", ".join(f"{n} = {getattr(error, n):g}" for n in error.param_names)
+        facts.append(("Residual standard deviation", f"{error.formula} (start {start})"))
     if model.occasions is not None:
         label, varied = model.occasions.label, ", ".join(model.occasions.sds) or "nothing"
         facts += [

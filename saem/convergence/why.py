@@ -253,6 +253,8 @@ def _subjects(results: NLMEResults) -> Iterator[Cause]:
 
 def _rows(results: NLMEResults) -> Iterator[Cause]:
     """Rows whose residuals no normal sample of that size has."""
+    if not results.model.error.continuous:
+        return
     frame = results.residuals()
     largest = NormalDist().inv_cdf(1.0 - _LEVEL / (2.0 * len(frame)))
     for label, row in frame[frame["iwres"].abs() > largest].iterrows():

@@ -19,6 +19,7 @@ from saem.inference._visits import find_modes
 from saem.inference.linearisation import residual_variance, to_psi
 from saem.nlme import _kernels
 from saem.nlme._columns import Report, numeric
+from saem.nlme._continuous import require_predictions
 from saem.nlme._new_data import _columns, _covariates, _require, check_labels
 from saem.nlme._occasion_tables import recounted
 from saem.nlme._replicates import _with
@@ -86,6 +87,7 @@ def forecast(
     saem.exceptions.OptionError
         If an option is out of range.
     """
+    require_predictions(results.model, "forecasts")
     problems = Problems("the forecast")
     if not 0.0 < level < 1.0:
         problems.add(f"level={level!r} must lie between 0 and 1, such as 0.9")

@@ -32,6 +32,7 @@ import numpy as np
 from saem.contract import Array
 from saem.diagnostics._replicates import check_replicates, normal_scale
 from saem.exceptions import OptionError, Problems, SaemWarning, nearest
+from saem.nlme._continuous import require_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +80,7 @@ def check_residual_options(
     kinds: str | Sequence[str], decorrelation: str, model: NLME, n_simulations: object
 ) -> list[str]:
     """Names of the residuals that are asked for; raises `OptionError` with all problems."""
+    require_predictions(model, "residuals")
     problems = Problems("the residuals")
     names = list(KINDS) if kinds == "all" else [kinds] if isinstance(kinds, str) else list(kinds)
     for name in names:

@@ -96,8 +96,8 @@ def shrinkages(
     Returns
     -------
     DataFrame
-        One row per random effect and ``epsilon``; columns ``modes``, ``means``, ``samples``.
-        Deviations of a parameter on all occasions make one row.
+        One row per random effect and, with a residual error, ``epsilon``; columns ``modes``,
+        ``means``, ``samples``. Deviations of a parameter on all occasions make one row.
 
     Raises
     ------
@@ -120,10 +120,11 @@ def shrinkages(
         "means": (found.eta_mean[:, None], results._psi(at_means)[:, None]),
         "samples": (random_effects_of(model, theta, draws), draws),
     }
-    columns = {}
+    columns, continuous = {}, model.error.continuous
     for name, (eta, psi) in sources.items():
-        residual = np.std(weighted_residuals(model, theta, psi), ddof=1)
-        ratio = np.append(1.0 - shrinkage(results, eta), residual)
+        ratio = 1.0 - shrinkage(results, eta)
+        if continuous:
+            ratio = np.append(ratio, np.std(weighted_residuals(model, theta, psi), ddof=1))
         columns[name] = 1.0 - (ratio if scale == "sd" else ratio**2)
-    frame = pd.DataFrame(columns, index=[*effect_names(model), "epsilon"])
+    frame = pd.DataFrame(columns, index=[*effect_names(model), *["epsilon"] * continuous])
     return frame.rename_axis("effect")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from saem.contract import Array
 from saem.diagnostics._replicates import check_replicates
 from saem.exceptions import OptionError, Problems
+from saem.nlme._continuous import require_predictions
 from saem.nlme._explain import did_you_mean
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def predictive_check(
     that probability, whatever its distribution.
     """
     model = results.model
+    require_predictions(model, "predictive checks")
     column = default_column(results) if column is None else column
     _check(results, column, binning, percentiles, correction, level, strata)
     check_replicates(model, n_simulations, _FEWEST)

@@ -11,6 +11,7 @@ from saem.contract import Array, Model
 from saem.exceptions import OptionError
 from saem.inference._value import Likelihood
 from saem.inference._visits import Modes, find_modes, require_gaussian
+from saem.nlme._continuous import require_predictions
 
 if TYPE_CHECKING:
     from saem.nlme.model import NLME
@@ -82,7 +83,7 @@ def linearised(
     Raises
     ------
     OptionError
-        For models without structural predictions.
+        For models without structural predictions, or with a user's log-likelihood.
 
     Notes
     -----
@@ -97,6 +98,7 @@ def linearised(
         raise OptionError(
             f"{model.name} has no predictions that could be linearised. Remedy: method='laplace'."
         )
+    require_predictions(model, "linearised likelihoods", "method='laplace' or 'importance'")
     lin = linearise(model, theta, modes=modes, n_threads=n_threads)
     view, starts = model.theta_spec.view(theta), lin.rows[:-1]
     random = view["parameter"].astype(int)

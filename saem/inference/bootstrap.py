@@ -17,6 +17,7 @@ from saem.engine import check_threads
 from saem.exceptions import OptionError, Problems, SaemError, SaemWarning
 from saem.inference._replicate_store import Store
 from saem.inference._resampling import Maker, groups_of
+from saem.nlme._continuous import require_predictions
 from saem.random import SeedLike, resolve_seed
 
 if TYPE_CHECKING:
@@ -224,6 +225,8 @@ def bootstrap(
     import pandas as pd
 
     groups = _check(model, n_replicates, kind, strata)
+    if kind != "case":
+        require_predictions(model, "simulated responses", "kind='case'")
     algorithm = _algorithm(model) if algorithm is None else algorithm
     entropy = resolve_seed(seed)[0]
     make = Maker(model, theta, kind, groups, entropy)

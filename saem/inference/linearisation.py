@@ -7,6 +7,11 @@ Around an expansion point phi_i^ of each individual (its posterior mode),
 with J_i the derivatives of the predictions by phi and S_i the residual
 variances at the predictions f_i (Lindstrom and Bates 1990, Biometrics 46,
 673-687). With exponential error, y and f are logarithms.
+
+With a user's log-likelihood (`saem.LogLikelihood`) f_i are the log-likelihoods of the rows, J_i
+their scores and S_i = I. Rows are independent given phi, so that J_i' J_i, the sum of products of
+scores, stands for their information, and V_i, made of it and Omega, serves as a measure of
+directions, steps and boundaries: nowhere as the information that is reported.
 """
 
 from __future__ import annotations

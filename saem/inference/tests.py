@@ -20,6 +20,7 @@ from saem.contract import Array
 from saem.exceptions import OptionError, Problems, SaemWarning
 from saem.inference._chi_bar import chi_bar_sf, weights_of
 from saem.inference._nesting import edge_names, embedded, tested_names
+from saem.nlme._continuous import require_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -357,6 +358,7 @@ def score(restricted: NLMEResults, full: NLME) -> TestResult:
     """
     from saem.inference.posterior import individual_scores, nodes_for
 
+    require_predictions(full, "score tests", "likelihood_ratio, or a Wald test")
     names = tested_names(full, restricted.model)
     edge = edge_names(full, restricted.model, names)
     residual = any(full.param_kind[full.param_names.index(name)] == "residual" for name in names)

@@ -13,6 +13,7 @@ import numpy as np
 
 from saem.contract import Array
 from saem.exceptions import OptionError
+from saem.nlme._continuous import require_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,10 +207,11 @@ class IndividualsFace:
         -------
         DataFrame
             One row per random effect, and ``epsilon``: ``1 - sd(iwres)`` of individual
-            weighted residuals. Columns ``modes`` (as `shrinkage`), ``means`` and ``samples``:
-            eta and residuals at the posterior modes, means, and pooled over draws. Draws of a
-            well specified model have a shrinkage near 0, so that their plots do not mislead
-            (Lavielle and Ribba 2016, Pharm. Res. 33, 2979-2988); residuals at draws too.
+            weighted residuals, where there are any. Columns ``modes`` (as `shrinkage`), ``means``
+            and ``samples``: eta and residuals at the posterior modes, means, and pooled over
+            draws. Draws of a well specified model have a shrinkage near 0, so that their plots
+            do not mislead (Lavielle and Ribba 2016, Pharm. Res. 33, 2979-2988); residuals at
+            draws too.
         """
         from saem.diagnostics.shrinkage import shrinkages
 
@@ -267,9 +269,12 @@ class IndividualsFace:
         ------
         saem.exceptions.DataError
             If a column is missing or not numeric, or an id is not of the fit.
+        saem.exceptions.OptionError
+            For another kind, and with a user's log-likelihood.
         """
         if kind not in ("individual", "population"):
             raise OptionError(f"kind={kind!r} must be 'individual' or 'population'.")
+        require_predictions(self.model, "predictions")
         if data is not None:
             from saem.nlme._new_data import predict_new
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from saem.exceptions import OptionError
+from saem.nlme._continuous import require_predictions
 from saem.results import LogLik
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ class InferenceFace:
             up to four random effects, by quadrature, and by Markov chains (``n_samples``,
             ``seed``) with a Monte Carlo error beyond.
             ``"linearised"``: expected information of the model linearised at
-            the individuals' modes; the default for more random effects. ``"exact"``: second
+            the individuals' modes; the default for more random effects, and not defined
+            with a user's log-likelihood (`saem.LogLikelihood`). ``"exact"``: second
             differences of the quadrature log-likelihood. ``"score"``: cross-product of the
             individuals' scores. ``"sandwich"``: ``H J^-1 H`` of Louis' H and that cross-product J,
             which allows for distributions that are not quite right.
@@ -76,9 +78,12 @@ class InferenceFace:
             "sandwich": information.sandwich_information,
         }
         if method is None:
-            method = "louis" if 0 < self.model.n_coords <= _MAX_LOUIS else "linearised"
+            exact = 0 < self.model.n_coords <= _MAX_LOUIS
+            method = "louis" if exact or not self.model.error.continuous else "linearised"
         if method not in methods:
             raise OptionError(f"method={method!r} must be one of {', '.join(map(repr, methods))}.")
+        if method == "linearised":
+            require_predictions(self.model, "linearised information", "method='louis'")
         if method != "exact":
             options = {"modes": self._modes} | options
         found: Information = methods[method](self.model, self.record.theta, **options)

@@ -4,6 +4,8 @@ Individual i has phi_i = B' x_i + eta_i, eta_i ~ N(0, Omega) on the Gaussian
 scale, psi_i = u^-1(phi_i) componentwise, and observations
 ``y_ij = f(columns_ij; psi_i) + g(f) eps_ij``.
 
+or, with a user's log-likelihood, independent rows of log density ``f(columns_ij; psi_i)``.
+
 `log_density` is the one function that computes the density of observations:
 sampler, quadrature, importance sampling, M-step and likelihoods all use it.
 
@@ -38,6 +40,7 @@ from saem.nlme._residual import (
     COMBINED_VARIANCE,
     CONSTANT,
     EXPONENTIAL,
+    LOG_LIKELIHOOD,
     POWER,
     PREDICTION_FLOOR,
     PROPORTIONAL,
@@ -53,6 +56,7 @@ __all__ = [
     "COMBINED_VARIANCE",
     "CONSTANT",
     "EXPONENTIAL",
+    "LOG_LIKELIHOOD",
     "POWER",
     "PREDICTION_FLOOR",
     "PROPORTIONAL",
@@ -454,15 +458,17 @@ def surrogate(s, theta):
     """Complete-data log-likelihood per individual, for error models with a closed form.
 
     ``-(w log |Omega| + tr Omega^-1 R + 2 n log a + r2 / a^2) / 2`` with w the sum of weights, R
-    the second moment of ``phi - B' x``, n the number of responses and r2 the residual statistic;
-    and the log prior.
+    the second moment of ``phi - B' x``, n the number of responses and r2 the residual statistic
+    (neither of the last two with a user's log-likelihood); and the log prior.
     """
     (_, _, _, _, parameter, beta, _, omega, _, chol, sigma, _) = blocks(theta)
     d, p_x = omega.shape[0], beta.shape[0]
     s1, s2, xx = _parts(s, d, p_x)
     code = int(theta[3])
     scale = sigma[1] if code == PROPORTIONAL or code == POWER else sigma[0]
-    value = -s[s.size - 2] * np.log(scale) - 0.5 * s[s.size - 1] / (scale * scale)
+    value = 0.0
+    if code != LOG_LIKELIHOOD:
+        value -= s[s.size - 2] * np.log(scale) + 0.5 * s[s.size - 1] / (scale * scale)
     inverse = np.zeros((d, d))
     if d > 0:
         cholesky_inverse(chol, inverse)

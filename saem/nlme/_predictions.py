@@ -41,7 +41,8 @@ def check_predictions(
     ModelError
         If a prediction raises, is not one finite number, or is not positive
         where the error model takes its logarithm; the message names id, row,
-        parameter and column values.
+        parameter and column values. So for the log-likelihood of a row, if the function
+        returns that.
 
     Warns
     -----
@@ -50,16 +51,16 @@ def check_predictions(
         no residual variance there.
     """
     values = np.atleast_2d(np.asarray(psi, dtype=float))
-    check = _Check(structural, values, individuals)
+    check = _Check(structural, values, individuals, error)
     problems = Problems(f"the structural model {structural.name!r} at the starting values")
     wrong_type = check.wrong_type()
     if wrong_type:
-        problems.add(wrong_type, remedy="return the prediction of one row as a float")
+        problems.add(wrong_type, remedy=f"return the {check.noun} of one row as a float")
         problems.raise_if_any(ModelError)
     predictions = check.predictions()
     for rows, what, remedy in (
         (np.isnan(predictions), "is not a number (NaN)", "start from other values, or guard"),
-        (np.isinf(predictions), "is infinite", "start from other values, or guard"),
+        (np.isinf(predictions), "is infinite", check.impossible),
         (
             np.isfinite(predictions) & (predictions <= 0) & error.positive,
             "is not positive, but the exponential error model takes its logarithm",
@@ -89,8 +90,14 @@ def _warn_zero(check: _Check, predictions: Array, error: ErrorModel) -> None:
 class _Check:
     """Predictions of one model for one data set, and words about their rows."""
 
-    def __init__(self, structural: Structural, psi: Array, individuals: Individuals) -> None:
+    def __init__(
+        self, structural: Structural, psi: Array, individuals: Individuals, error: ErrorModel
+    ) -> None:
         self.structural = structural
+        self.noun = "prediction" if error.continuous else "log-likelihood"
+        self.impossible = "start from other values, or guard"
+        if not error.continuous:
+            self.impossible = f"see that the row is possible at the start; {self.impossible}"
         self.psi = psi
         self.individuals = individuals
         self.columns = individuals.matrix(structural.columns)
@@ -157,9 +164,9 @@ class _Check:
     ) -> None:
         """Add the first of these rows and the count of the others."""
         first = int(np.flatnonzero(rows)[0])
-        cause = f"the prediction {what}"
+        cause = f"the {self.noun} {what}"
         if np.isfinite(predictions[first]):
-            cause = f"the prediction is {predictions[first]:g}, which {what}"
+            cause = f"the {self.noun} is {predictions[first]:g}, which {what}"
         if self.structural.scalar and not np.isfinite(predictions[first]):
             try:
                 self.plain(first)

@@ -60,7 +60,8 @@ def pack_records(
     """One contiguous record per individual: design row, constant, responses, columns.
 
     The constant holds the ``2 pi`` term, and the Jacobian where the residual
-    is normal on the log scale, so that the density is that of the data as given.
+    is normal on the log scale, so that the density is that of the data as given; 0 with a
+    user's log-likelihood.
     """
     n, n_obs, starts = data.n_individuals, data.n_obs, data.offsets
     p_x = x.shape[1]
@@ -75,7 +76,7 @@ def pack_records(
         stacked[c] = data.columns[name] if name in data.columns else defaults[name]
     for i in range(n):
         rows = slice(starts[i], starts[i + 1])
-        constant = -float(n_obs[i]) * HALF_LOG_2PI
+        constant = -float(n_obs[i]) * HALF_LOG_2PI if error.continuous else 0.0
         if logged:
             constant -= float(np.sum(response[rows]))
         at = offsets[i]

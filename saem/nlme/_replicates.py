@@ -21,12 +21,18 @@ from saem._loop import start_of
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, unpack
 from saem.contract import Array
 from saem.nlme import _kernels
+from saem.nlme._continuous import require_predictions
 
 if TYPE_CHECKING:
     from saem.nlme.data import Individuals
     from saem.nlme.model import NLME
 
 __all__ = ["predictions", "replicate", "resampled", "respond", "with_responses"]
+
+_BY_HAND = (
+    "draw parameters with individual('samples') and responses from them by hand; "
+    "bootstrap(kind='case') draws individuals instead"
+)
 
 
 @kernel(void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, INDEX, VECTOR, MATRIX), deferred=True)
@@ -101,6 +107,7 @@ def respond(model: NLME, theta: Array, normals: Array, eps: Array) -> Array:
     ndarray of shape (n_rows,)
         Rows stacked by individual.
     """
+    require_predictions(model, "simulated responses", _BY_HAND)
     f, _ = predictions(model, theta, normals)
     g = np.empty_like(f)
     _kernels.residual_sds(model.error.code, model.theta_spec.view(theta)["sigma"], f, g)
@@ -142,6 +149,7 @@ def with_responses(model: NLME, dv: Array) -> NLME:
     -------
     NLME
     """
+    require_predictions(model, "other responses")
     return _with(model, replace(model.individuals, dv=np.asarray(dv, dtype=float)))
 
 

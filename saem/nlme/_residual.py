@@ -10,6 +10,7 @@ residuals and simulation take it from here.
     COMBINED_VARIANCE    sqrt(a^2 + b^2 |f|^(2 c))
     EXPONENTIAL          a, of the logarithm
     POWER                b |f|^c
+    LOG_LIKELIHOOD       1: f is the log-likelihood of the row itself
 
 Residual parameters stand in a block sigma = (a, b, c), with c = 1 where a model has none.
 """
@@ -30,6 +31,7 @@ __all__ = [
     "COMBINED_VARIANCE",
     "CONSTANT",
     "EXPONENTIAL",
+    "LOG_LIKELIHOOD",
     "POWER",
     "PREDICTION_FLOOR",
     "PROPORTIONAL",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 CONSTANT, PROPORTIONAL, COMBINED_SUM, COMBINED_VARIANCE, EXPONENTIAL, POWER = 0, 1, 2, 3, 4, 5
+LOG_LIKELIHOOD = 6
 
 #: Predictions enter a proportional or power error by at least this size.
 PREDICTION_FLOOR = 1e-10
@@ -55,7 +58,9 @@ def powered(f, c):
 
 @helper
 def residual_sd(code, a, b, c, f):
-    """Residual standard deviation g(f) of every error model."""
+    """Residual standard deviation g(f) of every error model; 1 for a log-likelihood."""
+    if code == LOG_LIKELIHOOD:
+        return 1.0
     if code == PROPORTIONAL:
         return b * max(abs(f), PREDICTION_FLOOR)
     if code == POWER:
@@ -119,7 +124,7 @@ def log_density(code, a, b, c, dv, predicted):
     Without the constant ``-n log(2 pi) / 2`` and the Jacobian of transformed
     responses, which stand in the data record. The statistic is ``sum_j r_j**2`` with
     residuals in units of the scale that has a closed form, 0 where none has. Sums may be
-    reordered.
+    reordered. A user's log-likelihood is that of the rows, summed.
     """
     n = dv.size
     square = 0.0
@@ -144,6 +149,9 @@ def log_density(code, a, b, c, dv, predicted):
             square += r * r
             total -= np.log(b * size)
         total -= 0.5 * square / (b * b)
+    elif code == LOG_LIKELIHOOD:
+        for j in range(n):
+            total += predicted[j]
     else:
         for j in range(n):
             g = residual_sd(code, a, b, c, predicted[j])
@@ -172,6 +180,8 @@ def variance_slopes(code: int, sigma: Array, f: Array) -> Array:
     size = floored if code in (PROPORTIONAL, POWER) else np.abs(f)
     size, logs = size**c, np.log(floored)
     none = np.zeros_like(size)
+    if code == LOG_LIKELIHOOD:
+        return np.stack([none, none, none])
     if code == COMBINED_SUM:
         g = a + b * size
         return np.stack([2.0 * g, 2.0 * g * size, 2.0 * g * b * size * logs])

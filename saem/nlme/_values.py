@@ -112,9 +112,10 @@ def check_responses(
     offsets: Rows,
     order: Rows,
     values: Mapping[str, Array],
+    error: object,
     report: Report,
 ) -> None:
-    """Check that every subject has a response, and that responses differ."""
+    """Check that every subject has a response, and that continuous responses differ."""
     dv = values.get("dv")
     if dv is None:
         return
@@ -128,7 +129,9 @@ def check_responses(
             remedy="drop these subjects",
         )
     finite = dv[np.isfinite(dv)]
-    if finite.size > 1 and finite.min() == finite.max():
+    # Alike may be times to events none of which is censored, their times another column.
+    continuous = getattr(error, "continuous", True)
+    if continuous and finite.size > 1 and finite.min() == finite.max():
         report.data.add(
             f"all {finite.size} responses (dv) are {finite[0]:g}: data without variance determine "
             "no model",

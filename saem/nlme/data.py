@@ -137,8 +137,9 @@ def read_individuals(
     report = _open_report(frame)
     _check_model(structural, parameters, error, report)
     mapping = _check_columns_argument(columns, report)
-    wanted = [c for c in structural.columns if c not in structural.defaults]
-    spare = [c for c in structural.columns if c in structural.defaults]
+    own = [c for c in structural.columns if c != "dv"]  # the response is asked for anyway
+    wanted = [c for c in own if c not in structural.defaults]
+    spare = [c for c in own if c in structural.defaults]
     # A time column that the model does not use is taken only if the user names it.
     spare += [c for c in ("time",) if c in mapping and c not in structural.columns]
     names = find_columns(frame, mapping, ["id", "dv", *wanted], spare, report)
@@ -156,7 +157,7 @@ def read_individuals(
     if grouping is None:
         report.finish(stacklevel=3)
         raise AssertionError("rows that cannot be grouped are a problem")  # pragma: no cover
-    _check_groups(grouping, names, values, structural, parameters, report)
+    _check_groups(grouping, names, values, structural, parameters, error, report)
     subjects = _values.subject_frame(frame, needed, grouping.order, grouping.offsets, report)
     if subjects is None:
         subjects, formulas = frame.iloc[grouping.order[grouping.offsets[:-1]], :0], {}
@@ -226,10 +227,11 @@ def _check_model(structural: Structural, parameters: object, error: object, repo
     if not isinstance(error, ErrorModel):
         report.model.add(
             f"error is {error!r}, not an error model",
-            remedy="use ConstantError, ProportionalError, CombinedError, PowerError or "
-            "ExponentialError",
+            remedy="use ConstantError, ProportionalError, CombinedError, PowerError, "
+            "ExponentialError or LogLikelihood",
         )
     else:
+        _check_kind(structural, error, report)
         for text, remedy in error.problems():
             report.model.add(text, remedy=remedy)
     if not isinstance(parameters, Mapping):
@@ -262,6 +264,24 @@ def _check_model(structural: Structural, parameters: object, error: object, repo
         else:
             for text, remedy in parameter.problems(str(name)):
                 report.model.add(text, remedy=remedy)
+
+
+def _check_kind(structural: Structural, error: ErrorModel, report: Report) -> None:
+    """Check that what the structural model returns is what the error model takes it for."""
+    reads = "dv" in structural.columns
+    if reads and error.continuous:
+        report.model.add(
+            f"structural model {structural.name!r} takes the response (column 'dv'), which cannot "
+            f"go into a prediction of it with {type(error).__name__}",
+            remedy="error=saem.LogLikelihood() if it returns the log-likelihood of its row; a copy "
+            "of the column under another name if not",
+        )
+    elif not error.continuous and not reads and not structural.scalar:
+        report.model.add(
+            f"structural model {structural.name!r} predicts a continuous response, not the "
+            f"log-likelihood of a row, as {type(error).__name__} takes it",
+            remedy="use an error model such as ConstantError()",
+        )
 
 
 def _check_formulas(
@@ -341,6 +361,7 @@ def _check_groups(
     values: Mapping[str, Array],
     structural: Structural,
     parameters: object,
+    error: object,
     report: Report,
 ) -> None:
     """Check what depends on which rows belong together."""
@@ -351,7 +372,7 @@ def _check_groups(
             "variances between subjects need at least 2",
             remedy="check the id column, or set random=False for every parameter",
         )
-    _values.check_responses(grouping.ids, grouping.offsets, grouping.order, values, report)
+    _values.check_responses(grouping.ids, grouping.offsets, grouping.order, values, error, report)
     _values.check_times(grouping.offsets, grouping.order, names, values, structural, report)
     _values.check_doses(grouping.ids, grouping.offsets, grouping.order, names, values, report)
 
@@ -389,7 +410,11 @@ def _assemble(
         for name in structural.columns
         if name not in values
     }
-    columns |= {name: array[order] for name, array in values.items() if name != "dv"}
+    columns |= {
+        name: array[order]
+        for name, array in values.items()
+        if name != "dv" or name in structural.columns
+    }
     return Individuals(
         ids=grouping.ids,
         n_obs=np.diff(grouping.offsets),

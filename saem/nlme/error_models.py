@@ -13,6 +13,7 @@ an observation (`saem.nlme._residual`) is compiled with the model's kernels and 
 | 3 | `CombinedError(form="variance")` | sqrt(a^2 + b^2 f^(2 c)) |
 | 4 | `ExponentialError` | a, on the log scale |
 | 5 | `PowerError` | b f^c |
+| 6 | `LogLikelihood` | none: the structural function returns the log-likelihood of its row |
 
 The power c is 1 unless the user asks for another, or for its estimate.
 """
@@ -34,6 +35,7 @@ __all__ = [
     "ConstantError",
     "ErrorModel",
     "ExponentialError",
+    "LogLikelihood",
     "PowerError",
     "ProportionalError",
     "resolve_error",
@@ -60,6 +62,11 @@ class ErrorModel(ABC):
     @abstractmethod
     def formula(self) -> str:
         """Standard deviation of an observation, as text."""
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the structural function predicts the response, with residuals about it."""
+        return True
 
     @property
     def positive(self) -> bool:
@@ -270,6 +277,42 @@ class ExponentialError(ErrorModel):
     positive = True
 
 
+@dataclass(frozen=True)
+class LogLikelihood(ErrorModel):
+    """No residual error: the structural function returns the log-likelihood of its row.
+
+    For responses that are not continuous: counts, yes or no, categories, times to events. The
+    function may ask for the response as the keyword-only column ``dv``, and every row adds what
+    it returns, which must be the log density or log probability with its constants, so
+    that likelihoods of different models can be compared. There are no residual parameters.
+
+    Examples
+    --------
+    >>> import math
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> import saem
+    >>> def poisson(rate, *, dv):
+    ...     return dv * math.log(rate) - rate - math.lgamma(dv + 1.0)
+    >>> counts = pd.DataFrame(
+    ...     {"id": np.repeat(range(4), 3), "dv": [0, 1, 0, 3, 2, 4, 1, 1, 2, 6, 4, 5]}
+    ... )
+    >>> model = saem.NLME(
+    ...     counts,
+    ...     structural=poisson,
+    ...     parameters={"rate": saem.LogNormal(2.0)},
+    ...     error=saem.LogLikelihood(),
+    ... )
+    >>> model.param_names
+    ['rate', 'omega2_rate']
+    """
+
+    code = 6
+    param_names = ()
+    formula = "none: the function returns the log-likelihood of its row"
+    continuous = False
+
+
 #: Short names, as a command line uses them.
 NAMES: dict[str, ErrorModel] = {
     "constant": ConstantError(),
@@ -278,6 +321,7 @@ NAMES: dict[str, ErrorModel] = {
     "combined-variance": CombinedError(form="variance"),
     "exponential": ExponentialError(),
     "power": PowerError(),
+    "log-likelihood": LogLikelihood(),
 }
 
 

@@ -25,7 +25,7 @@ from saem._jit import kernel
 from saem._math import exp, log
 from saem._types import STRUCTURAL
 from saem.contract import Array
-from saem.nlme import _pk
+from saem.nlme import _events, _pk
 
 __all__ = ["LIBRARY", "LibraryModel", "list_models"]
 
@@ -248,6 +248,31 @@ LIBRARY: dict[str, LibraryModel] = {
             "Asym + (R0 - Asym) exp(-exp(lrc) time)",
             asymptotic,
             "exponential approach to an asymptote",
+        ),
+        # Log-likelihoods of rows, for error=saem.LogLikelihood().
+        LibraryModel(
+            "count.poisson",
+            ("rate",),
+            ("dv",),
+            "dv log(rate) - rate - log(dv!)",
+            _events.count_poisson,
+            "log-likelihood of a count",
+        ),
+        LibraryModel(
+            "binary.logistic",
+            ("intercept", "slope"),
+            ("dv", "time"),
+            "log p or log(1 - p), logit p = intercept + slope time",
+            _events.binary_logistic,
+            "log-likelihood of yes (1) or no (0)",
+        ),
+        LibraryModel(
+            "tte.weibull",
+            ("scale", "shape"),
+            ("dv", "time", "previous"),
+            "dv log h(time) - H(time) + H(previous), H(t) = (t / scale)^shape, h its derivative",
+            _events.tte_weibull,
+            "log-likelihood of events (1), repeated or not, and of censoring (0)",
         ),
     )
 }

@@ -39,10 +39,11 @@ __all__ = ["NLME"]
 
 
 class NLME(Model):
-    """Nonlinear mixed-effects model with a continuous response.
+    """Nonlinear mixed-effects model.
 
     ``y_ij = f(x_ij; psi_i) + g(f) eps_ij`` with ``u(psi_i) = B' c_i + eta_i``,
-    ``eta_i ~ N(0, Omega)``, ``eps_ij ~ N(0, 1)``.
+    ``eta_i ~ N(0, Omega)``, ``eps_ij ~ N(0, 1)``; or, for responses that are not continuous,
+    ``log p(y_ij | psi_i) = f(y_ij, x_ij; psi_i)`` (`saem.LogLikelihood`).
 
     Parameters
     ----------
@@ -55,7 +56,8 @@ class NLME(Model):
     parameters : mapping of str to Parameter
         One entry for each parameter of the structural model.
     error : ErrorModel or str
-        Residual error; `ConstantError` by default.
+        Residual error; `ConstantError` by default. With `saem.LogLikelihood` there is none:
+        the structural function returns the log-likelihood of its row.
     omega : str or sequence of sequence of str
         Pattern of the random effects' covariance: ``"diagonal"``, ``"full"``,
         or blocks such as ``[["ka", "V"], ["CL"]]``.

@@ -21,6 +21,7 @@ from saem.results import Results
 if TYPE_CHECKING:
     import pandas as pd
 
+    from saem.nlme.error_models import ErrorModel
     from saem.nlme.model import NLME
     from saem.plots import NLMEPlots
 
@@ -58,7 +59,7 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = self.information()
-        if found.method == "Louis" and found.unidentified:
+        if found.method == "Louis" and found.unidentified and self.model.error.continuous:
             # Away from the maximum the observed information need not be definite; the
             # linearised one is, unless parameters really cannot be told apart.
             return self.information("linearised")
@@ -156,7 +157,10 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
 
     @property
     def sigma(self) -> pd.Series:
-        """Residual error parameters: of ``a``, ``b`` and the power ``c`` those of the model."""
+        """Residual error parameters: of ``a``, ``b`` and the power ``c`` those of the model.
+
+        Empty with a user's log-likelihood, which has none.
+        """
         import pandas as pd
 
         names = list(self.model.error.param_names)
@@ -210,7 +214,7 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
     def _sizes(self) -> list[tuple[str, str]]:
         return [
             ("Structural model:", self.model.structural.name),
-            ("Residual error:", type(self.model.error).__name__.removesuffix("Error").lower()),
+            ("Residual error:", _words_of(self.model.error)),
             ("No. of individuals:", f"{self.model.n_individuals}"),
             *([("Log prior:", f"{self.log_prior:.3f}")] if self.model.priors else []),
         ]
@@ -255,6 +259,12 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
         import pandas as pd
 
         return pd.DataFrame(values, index=self._index(), columns=names)
+
+
+def _words_of(error: ErrorModel) -> str:
+    """Name of an error model in a summary."""
+    name = type(error).__name__.removesuffix("Error").lower()
+    return name if error.continuous else "none: log-likelihood"
 
 
 def _why(kind: str, value: float) -> str:

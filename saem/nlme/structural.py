@@ -3,7 +3,8 @@
 A user's function describes one observation. Its signature is its declaration:
 positional arguments are parameters (natural scale), keyword-only arguments are
 data columns, and a keyword-only argument with a default is a column that may be
-absent. It returns one number, the prediction.
+absent. It returns one number, the prediction; or, for `saem.LogLikelihood`, the log-likelihood
+of the row, in which case it may ask for the response as column ``dv``.
 """
 
 from __future__ import annotations
@@ -188,10 +189,9 @@ def _read_signature(
             )
         elif arg.kind is arg.KEYWORD_ONLY:
             columns.append(arg.name)
-            if arg.name in ("id", "dv"):
+            if arg.name == "id":
                 problems.add(
-                    f"column {arg.name!r} cannot go into a prediction: it names the "
-                    f"{'subject' if arg.name == 'id' else 'response'}",
+                    "column 'id' cannot go into a prediction: it names the subject",
                     remedy="use another column, a copy under another name if need be",
                 )
             if arg.default is not arg.empty:

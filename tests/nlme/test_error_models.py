@@ -162,7 +162,7 @@ def test_files_keep_the_error_model(error, tmp_path):
 
 def test_names():
     assert resolve_error("power") == saem.PowerError()
-    assert {e.code for e in NAMES.values()} == set(range(6))
+    assert {e.code for e in NAMES.values()} == set(range(7))
     assert saem.CombinedError().param_names == ("a", "b")
     assert saem.CombinedError(c=0.5).param_names == ("a", "b", "c")
     assert make(saem.CombinedError(c=0.5)).param_names[-2:] == ["a", "b"]

@@ -122,8 +122,8 @@ def no_parameters(*, time):
     return time
 
 
-def reads_response(a, *, dv):
-    return a * dv
+def reads_identity(a, *, id):
+    return a * id
 
 
 def bad_default(a, *, time=None):
@@ -137,7 +137,7 @@ def bad_default(a, *, time=None):
         (star_kwargs, ["**columns", "no names"]),
         (positional_default, ["'b'", "1.0", "parameters={...}", "behind the star"]),
         (no_parameters, ["no positional arguments", "nothing to estimate"]),
-        (reads_response, ["column 'dv' cannot go into a prediction", "response"]),
+        (reads_identity, ["column 'id' cannot go into a prediction", "subject"]),
         (bad_default, ["'time'", "None", "finite number"]),
         (3, ["3", "int", "library name or a Python function"]),
         (None, ["None"]),
