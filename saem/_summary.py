@@ -220,6 +220,8 @@ def _foot(found: list[str], width: int) -> list[str]:
 
 def warnings_of(results: Results) -> list[str]:
     """What a reader must know before trusting the numbers."""
+    from saem.inference._sampling import ACCURATE
+
     record, found = results.record, []
     if not results._finite:
         bad = [str(n) for n, v in results.params.items() if not np.isfinite(v)]
@@ -245,10 +247,11 @@ def warnings_of(results: Results) -> list[str]:
                 f"No standard error for {', '.join(map(str, lost))}: the information matrix is "
                 "singular there."
             )
-        if results.llf_error > 0.5:
+        if results.llf_error > ACCURATE:
             found.append(
-                f"The log-likelihood has a Monte Carlo error of {results.llf_error:.2g}; use "
-                "results.loglik() with more draws before comparing models."
+                f"-2 log-likelihood has a Monte Carlo error of {2.0 * results.llf_error:.2g}, "
+                f"above {2.0 * ACCURATE:g}; use more draws, results.loglik('importance', "
+                "n_samples=...), before comparing models."
             )
     if record.projections or record.halvings:
         found.append(

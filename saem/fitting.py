@@ -88,7 +88,8 @@ def fit(
         Overrides the algorithm's own length.
     accuracy : float, optional
         Stop when estimates are within this fraction of a standard error of the maximum:
-        by the log-likelihood still to gain without draws, by the Monte Carlo errors with SAEM,
+        by the log-likelihood still to gain without draws, by the Monte Carlo errors of
+        estimates and standard errors with SAEM,
         which goes on as long as it takes (ten times the iterations planned at most, or
         the budget). ``record.stopped_by`` says which rule stopped.
     callbacks : iterable of Callback

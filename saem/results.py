@@ -204,6 +204,12 @@ class Results:
         unknown = np.full(len(self.param_names), np.nan)
         return self._series(self._monte_carlo() if self._finite else unknown, "mc_error")
 
+    def accuracy(self, accuracy: float | None = None) -> pd.DataFrame:
+        """Return the table of `saem.convergence.accuracy.accuracy_table`."""
+        from saem.convergence.accuracy import accuracy_table
+
+        return accuracy_table(self, accuracy)
+
     def _monte_carlo(self) -> Array:
         from saem.inference.monte_carlo import monte_carlo_errors
 

@@ -168,8 +168,8 @@ class SAEM(Algorithm):
         Variances may fall by no more than this factor per iteration, during
         the first `annealing_iterations`. Off by default.
     accuracy : float, optional
-        Go on with averaging beyond the iterations planned until the Monte Carlo error of every
-        estimate is below this fraction of its standard error.
+        Go on with averaging beyond the iterations planned until the Monte Carlo errors of every
+        estimate and of its standard error are below this fraction of the standard error.
     max_iter : int, optional
         Iterations at which that ends in any case; ten times those planned by default.
 
@@ -227,10 +227,11 @@ class SAEM(Algorithm):
         estep, total = simulated(model, self.estep), self.length
         if self.accuracy is not None and not self.accuracy > 0:
             raise OptionError(f"accuracy={self.accuracy!r} must be above 0, such as 0.02.")
-        if self.accuracy is not None and not hasattr(model, "param_kind"):
+        errors = hasattr(model, "param_kind") or hasattr(model, "cov_params")
+        if self.accuracy is not None and not errors:
             raise OptionError(
-                f"accuracy={self.accuracy!r} needs Monte Carlo errors, which are known for "
-                f"saem.NLME only, not for a {model.name}. Remedy: SAEM(n_smoothing=...)."
+                f"accuracy={self.accuracy!r} is in units of standard errors, which a {model.name} "
+                "does not give. Remedy: SAEM(n_smoothing=...)."
             )
         average_from = total - round(self.averaged * self.n_smoothing)
         return Combination(

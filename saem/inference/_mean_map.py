@@ -29,7 +29,7 @@ from saem.proxies import Full
 from saem.record import FitRecord
 from saem.schedules import Constant
 
-__all__ = ["MeanMap", "ParameterRecursion", "parameter_recursion"]
+__all__ = ["MeanMap", "ParameterRecursion", "maximum", "parameter_recursion"]
 
 #: Statistics below which nothing is said of their noise.
 _FEWEST = 20
@@ -59,6 +59,8 @@ class ParameterRecursion(NamedTuple):
     gamma : ndarray of shape (n_iter,)
     draws : ndarray of shape (n_iter,)
         Draws of each iteration over those of the last.
+    shifts : ndarray of shape (r, n_statistics)
+        Changes of the statistic that move one coordinate each by 1.
     """
 
     basis: Array
@@ -67,6 +69,7 @@ class ParameterRecursion(NamedTuple):
     drift: Array
     gamma: Array
     draws: Array
+    shifts: Array
 
 
 class MeanMap:
@@ -89,10 +92,7 @@ class MeanMap:
 
     def maximum(self, s: Array) -> Array:
         """Packed parameters of a statistic."""
-        theta, counts = self.theta.copy(), np.zeros(2, dtype=np.int64)
-        for _ in range(2):  # as the fit does: T may use the covariance it has just found
-            _loop.move(self.model.kernels, s, 1.0, 1.0, s.copy(), s.copy(), theta, counts)
-        return theta
+        return maximum(self.model, self.theta, s)
 
     def params_along(self, shift: Array) -> Array:
         """T' times a change of the statistic, on the user's scale."""
@@ -110,6 +110,26 @@ class MeanMap:
             self.run.bound.memories[...] = 0.0
             ends.append(self.run.full_pass(0))
         return (ends[0] - ends[1]) / (2.0 * _STEP)
+
+
+def maximum(model: Model, theta: Array, s: Array) -> Array:
+    """Packed parameters of a statistic.
+
+    Parameters
+    ----------
+    model : Model
+    theta : ndarray
+        Packed parameters that hold what T does not give.
+    s : ndarray
+
+    Returns
+    -------
+    ndarray
+    """
+    theta, counts = theta.copy(), np.zeros(2, dtype=np.int64)
+    for _ in range(2):  # as the fit does: T may use the covariance it has just found
+        _loop.move(model.kernels, s, 1.0, 1.0, s.copy(), s.copy(), theta, counts)
+    return theta
 
 
 def parameter_recursion(model: Model, record: FitRecord) -> ParameterRecursion | None:
@@ -166,6 +186,7 @@ def parameter_recursion(model: Model, record: FitRecord) -> ParameterRecursion |
     return ParameterRecursion(
         basis, own * np.sqrt(draws[-m:])[:, None], path[1:], np.eye(rank) - rate,
         _of_all_iterations(gamma, steps), _of_all_iterations(np.r_[np.nan, draws], steps),
+        shifts / sizes[:, None],
     )  # fmt: skip
 
 

@@ -24,6 +24,12 @@ __all__ = ["ids_of", "importance_convergence", "importance_sampling"]
 #: Default draws per individual: at most, at least, and of all together in between.
 _MOST_SAMPLES, _FEWEST_SAMPLES, _ALL_SAMPLES = 5000, 1000, 500_000
 
+#: Monte Carlo error of a log-likelihood, in nats, up to which draws are added by default: 0.1 of -2
+#: log-likelihood, below what AIC can tell apart. Draws of all together that this may take.
+ACCURATE, _MOST_IN_ALL = 0.05, 5_000_000
+#: Reserve in the number of draws over what errors promise.
+_RESERVE = 1.2
+
 #: Draws of the pilot run.
 _PILOT = 800
 #: Proposals have standard deviations ``1 + this / sqrt(d)`` times the posterior's: wide enough
@@ -42,6 +48,7 @@ def importance_sampling(
     theta: Array,
     *,
     n_samples: int | None = None,
+    accuracy: float | None = None,
     df: int = 5,
     seed: SeedLike = 0,
     modes: Modes | None = None,
@@ -59,6 +66,10 @@ def importance_sampling(
         Draws per individual, on average: individuals whose weights vary more
         get more of them. By default 5000, fewer (down to 1000) for more than a
         hundred individuals.
+    accuracy : float, optional
+        Nats: more draws are taken until the Monte Carlo error is below, up to 5 000 000 of all
+        individuals together. By default 0.05, that is 0.1 of -2 log-likelihood, unless
+        `n_samples` is given.
     df : int
         Degrees of freedom of the Student proposals.
     seed : int, SeedSequence, Generator or None
@@ -93,11 +104,22 @@ def importance_sampling(
     """
     if model.n_coords == 0:
         return quadrature(model, theta, n_threads=n_threads)
+    if accuracy is not None and not accuracy > 0.0:
+        raise OptionError(f"accuracy={accuracy!r} must be above 0, such as 0.05.")
+    if accuracy is None:
+        accuracy = ACCURATE if n_samples is None else np.inf
     sampler = _Sampler(model, theta, n_samples, df, seed, modes, n_threads)
-    draws = (2 * sampler.pairs).astype(np.int64)
-    n_tail = int(tail_size(draws).max()) + 1
-    records = sampler.run(sampler.pairs, 1, n_tail)
-    values, errors = records[:, 0].copy(), records[:, 1].copy()
+    most = max(1.0, 0.5 * _MOST_IN_ALL / sampler.pairs.sum())  # times as many
+    while True:
+        draws = (2 * sampler.pairs).astype(np.int64)
+        n_tail = int(tail_size(draws).max()) + 1
+        records = sampler.run(sampler.pairs, 1, n_tail)
+        values, errors = records[:, 0].copy(), records[:, 1].copy()
+        wanted = _RESERVE * float(np.sum(errors**2)) / accuracy**2
+        if wanted <= _RESERVE or most < _RESERVE or not np.isfinite(wanted):
+            break
+        sampler.pairs = np.round(sampler.pairs * min(wanted, most))
+        most /= min(wanted, most)
     shapes = np.array(
         [pareto_k(row, int(m)) for row, m in zip(records[:, -n_tail:], draws, strict=True)]
     )

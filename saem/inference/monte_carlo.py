@@ -36,6 +36,7 @@ from saem.exceptions import SaemWarning
 from saem.inference._blocks import complete_information
 from saem.inference._complete import complete_score
 from saem.inference._mean_map import ParameterRecursion, parameter_recursion
+from saem.inference._spectrum import long_run_variance
 from saem.inference.information import Information, linearised_information, louis_information
 from saem.inference.posterior import nodes_for
 from saem.record import FitRecord
@@ -47,6 +48,7 @@ __all__ = [
     "Recursion",
     "best_information",
     "complete_score",
+    "coordinate_covariance",
     "course_covariance",
     "is_deterministic",
     "long_run_variance",
@@ -61,8 +63,8 @@ _FEWEST = 30
 _FEWEST_PASSES, _FEWEST_LAST = 20, 10
 #: Shifts of the points from which the error of importance sampling is estimated.
 _SHIFTS = 8
-#: Largest slope of the autoregression by which noise is prewhitened, of chains and of a course.
-_SLOPE, _SLOPE_OF_COURSE = 0.9, 0.97
+#: Largest slope of the autoregression by which a course of parameters is prewhitened.
+_SLOPE_OF_COURSE = 0.97
 
 
 def monte_carlo_errors(
@@ -204,14 +206,30 @@ def course_covariance(model: Model, record: FitRecord) -> Array:
 
 
 def _recursion_covariance(found: ParameterRecursion, record: FitRecord) -> Array:
-    """Covariance of the average, or of the last iterate, of a recursion of the parameters."""
+    """Covariance of the average, or of the last iterate, of a recursion, on the user's scale."""
+    inner = coordinate_covariance(found, record)
+    return np.asarray(found.basis @ inner @ found.basis.T)
+
+
+def coordinate_covariance(found: ParameterRecursion, record: FitRecord) -> Array:
+    """Covariance of the average, or of the last iterate, of a recursion, in its coordinates.
+
+    Parameters
+    ----------
+    found : ParameterRecursion
+    record : FitRecord
+
+    Returns
+    -------
+    ndarray of shape (r, r)
+    """
     if record.average_from is None:
         coefficients = np.ones(1)
     else:
         coefficients = np.full(len(found.noise), 1.0 / len(found.noise))
     weights = _weights(found.drift, found.gamma, coefficients)
-    variance = long_run_variance(found.noise, _SLOPE)
-    weights = found.basis @ weights / np.sqrt(found.draws)[:, None, None]
+    variance = long_run_variance(found.noise)
+    weights = weights / np.sqrt(found.draws)[:, None, None]
     return np.asarray(np.einsum("kab,bc,kdc->ad", weights, variance, weights))
 
 
@@ -406,39 +424,3 @@ def _estimation_path(model: NLME, record: FitRecord) -> Array:
         if kind == "typical":
             path[:, j] = model.parameters[name].to_phi(path[:, j])
     return path
-
-
-def long_run_variance(noise: Array, most: float = _SLOPE) -> Array:
-    """Long-run covariance of a stationary sequence with short memory.
-
-    Newey and West's estimate (1987, Econometrica 55, 703-708) of what a first-order
-    autoregression of every coordinate leaves over (prewhitening, Andrews and
-    Monahan 1992, Econometrica 60, 953-966); positive semi-definite, and nowhere
-    on the diagonal below the plain variance.
-
-    Parameters
-    ----------
-    noise : ndarray of shape (n, p)
-    most : float
-        Largest slope of the autoregression.
-
-    Returns
-    -------
-    ndarray of shape (p, p)
-    """
-    centred = noise - noise.mean(axis=0)
-    n = len(centred)
-    square = np.maximum(np.square(centred[:-1]).sum(axis=0), np.finfo(float).tiny)
-    slope = np.clip((centred[1:] * centred[:-1]).sum(axis=0) / square, -0.5, most)
-    rest = centred[1:] - slope * centred[:-1]
-    total = rest.T @ rest
-    lags = max(1, round(n ** (1.0 / 3.0)))
-    for lag in range(1, lags + 1):
-        product = rest[lag:].T @ rest[:-lag]
-        total += (1.0 - lag / (lags + 1.0)) * (product + product.T)
-    recolour = 1.0 / (1.0 - slope)
-    variance = total / (n - 1.0) * np.outer(recolour, recolour)
-    # Reversible chains are not negatively correlated: less than the variance is chance.
-    ratio = np.square(centred).mean(axis=0) / np.maximum(np.diagonal(variance), 1e-300)
-    lift = np.sqrt(np.maximum(ratio, 1.0))
-    return np.asarray(variance * np.outer(lift, lift))

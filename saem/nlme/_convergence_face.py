@@ -18,18 +18,6 @@ __all__ = ["ConvergenceFace"]
 class ConvergenceFace(Results):
     """Drift, other starts and causes; the logic is in `saem.convergence`."""
 
-    def accuracy(self) -> pd.DataFrame:
-        """Monte Carlo errors of estimates, standard errors and log-likelihood.
-
-        Returns
-        -------
-        DataFrame
-            As `saem.convergence.accuracy.accuracy_table`.
-        """
-        from saem.convergence.accuracy import accuracy_table
-
-        return accuracy_table(self)  # type: ignore[arg-type]
-
     def drift(self) -> pd.DataFrame:
         """Tests of drift of the averaged iterations; see `saem.convergence.drift.drift_tests`.
 

@@ -200,23 +200,6 @@ def test_drift_tests_have_their_level():
         assert np.mean(p < 0.01) < 0.01 + 4 * np.sqrt(0.01 * 0.99 / 120)
 
 
-# -- accuracy --------------------------------------------------------------------------------
-
-
-def test_errors_of_standard_errors_are_those_of_other_seeds():
-    """Over ten seeds standard errors scatter by what each fit says of them."""
-    fits = [theophylline().fit("saem", seed=s, progress=False) for s in range(10)]
-    tables = [fit.accuracy() for fit in fits[:3]]
-    scatter = np.std([fit.bse for fit in fits], axis=0, ddof=1)
-    reported = np.sqrt(np.mean([table["mc_error_of_se"] ** 2 for table in tables], axis=0))
-    # Nine degrees of freedom, seven correlated values: false alarm about 1e-3 each.
-    assert np.all((scatter / reported > 0.25) & (scatter / reported < 2.5))
-    assert tables[0].attrs["expected_loss"] < 0.01
-    assert (tables[0]["relative_of_se"] < 0.05).all()
-    exact = theophylline().fit("em", progress=False).accuracy()
-    assert (exact[["mc_error", "mc_error_of_se"]] == 0.0).all().all()
-
-
 # -- starts ----------------------------------------------------------------------------------
 
 
