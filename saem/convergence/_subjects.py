@@ -11,13 +11,15 @@ from saem._jit import kernel
 from saem._laplace import FINE, color, laplace, laplace_work
 from saem._types import VISIT, make_visitor
 from saem.contract import Array
+from saem.estep import _layout as layout
 from saem.inference._visits import visit_all
 from saem.inference.chains import diagnose
+from saem.inference.monte_carlo import last_estep
 
 if TYPE_CHECKING:
     from saem.nlme.results import NLMEResults
 
-__all__ = ["OtherHump", "mixing", "second_modes"]
+__all__ = ["OtherHump", "accepted_in_fit", "mixing", "second_modes"]
 
 #: States of every chain.
 _STATES = 200
@@ -87,7 +89,8 @@ def second_modes(results: NLMEResults) -> OtherHump:
         # The identity stands for a point that is no maximum.
         proper = np.isfinite(values) & ~np.all(spread == np.eye(d), axis=(1, 2))
         shift = np.einsum("iab,ib->ia", inverse, phi - modes.phi)
-        mass = values + np.linalg.slogdet(chol @ spread)[1] - first
+        with np.errstate(invalid="ignore"):  # subjects without any mode: nothing to compare
+            mass = values + np.linalg.slogdet(chol @ spread)[1] - first
         better = proper & (np.square(shift).sum(axis=1) > _FAR) & (mass > log_mass)
         log_mass[better], there[better] = mass[better], phi[better]
     share = np.exp(-np.abs(log_mass)) / (1.0 + np.exp(-np.abs(log_mass)))
@@ -109,3 +112,21 @@ def mixing(results: NLMEResults) -> tuple[Array, Array]:
         return np.ones(model.n_individuals), np.ones(model.n_individuals)
     table = diagnose(model, results.record.theta, n_states=_STATES, seed=results.record.seed)
     return table.filter(like="acceptance_").max(axis=1).to_numpy(), table["rhat"].to_numpy()
+
+
+def accepted_in_fit(results: NLMEResults) -> Array:
+    """Acceptance of every subject's own chains in the fit, of the kind accepted most.
+
+    Returns
+    -------
+    ndarray of shape (n_individuals,)
+        1 where the fit ended without chains.
+    """
+    model, record = results.model, results.record
+    memories = record.memories
+    if memories is None or "acceptance" not in record.sampler or last_estep(record) != "MonteCarlo":
+        return np.ones(model.n_individuals)
+    at = layout.memory_parts(int(record.sampler["n_chains"]), model.n_coords, model.latent_size)
+    tried = memories[:, at.tried : at.accepted]
+    accepted = memories[:, at.accepted : at.evaluations]
+    return np.asarray(np.max(accepted / np.maximum(tried, 1.0), axis=1))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from saem.nlme.model import NLME
     from saem.nlme.results import NLMEResults
 
-__all__ = ["Agreement", "multistart"]
+__all__ = ["Agreement", "multistart", "same_maximum"]
 
 #: Two fits are the same maximum where estimates differ by less than so many Monte Carlo errors
 #: plus this part of a standard error, or log-likelihoods say so.
@@ -188,7 +188,7 @@ def _maxima(fits: list[Any]) -> list[int]:
     numbers = []
     for fit in fits:
         for number, other in enumerate(found, 1):
-            if _same(other, fit):
+            if same_maximum(other, fit):
                 numbers.append(number)
                 break
         else:
@@ -197,7 +197,18 @@ def _maxima(fits: list[Any]) -> list[int]:
     return numbers
 
 
-def _same(one: Any, other: Any) -> bool:
+def same_maximum(one: Any, other: Any) -> bool:
+    """Whether two fits of a model ended in one maximum, as `multistart` tells.
+
+    Parameters
+    ----------
+    one, other : NLMEResults
+        Standard errors are those of the first.
+
+    Returns
+    -------
+    bool
+    """
     errors = np.hypot(one.mc_error.fillna(0.0), other.mc_error.fillna(0.0))
     allowed = _ERRORS * errors + _PART * one.bse
     apart = (one.params - other.params).abs() > allowed

@@ -51,6 +51,7 @@ __all__ = [
     "coordinate_covariance",
     "course_covariance",
     "is_deterministic",
+    "last_estep",
     "long_run_variance",
     "monte_carlo_covariance",
     "monte_carlo_errors",
@@ -121,7 +122,7 @@ def is_deterministic(record: FitRecord) -> bool:
     bool
     """
     last = record.history.loglik[-1:]
-    return bool(np.isfinite(last).all()) and _last_estep(record) != "ImportanceSampling"
+    return bool(np.isfinite(last).all()) and last_estep(record) != "ImportanceSampling"
 
 
 def monte_carlo_covariance(
@@ -154,7 +155,7 @@ def monte_carlo_covariance(
     here.
     """
     size = len(model.param_names)
-    kind = _last_estep(record)
+    kind = last_estep(record)
     if kind == "ImportanceSampling" or (record.phases and kind != "MonteCarlo"):
         if information is None:
             information = best_information(model, record.theta)
@@ -329,8 +330,17 @@ def _last_settings(record: FitRecord) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def _last_estep(record: FitRecord) -> str:
-    """Kind of the E-step that gave the estimate, empty for the default of its algorithm."""
+def last_estep(record: FitRecord) -> str:
+    """Kind of the E-step that gave the estimate, empty for the default of its algorithm.
+
+    Parameters
+    ----------
+    record : FitRecord
+
+    Returns
+    -------
+    str
+    """
     settings = _last_settings(record)
     estep = settings.get("estep")
     if isinstance(estep, dict):

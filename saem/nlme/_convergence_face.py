@@ -46,10 +46,17 @@ class ConvergenceFace(Results):
         from saem.convergence.agreement import multistart
 
         first = {"first": self.record.theta_start, "seed": self.record.seed}
-        return multistart(self.model, n_starts, **(first | options))  # type: ignore[arg-type]
+        found = multistart(self.model, n_starts, **(first | options))  # type: ignore[arg-type]
+        self.__dict__["_agreement"] = found  # for `why`
+        return found
 
-    def why(self) -> Why:
+    def why(self, n_starts: int | None = None) -> Why:
         """Ranked causes of what may be wrong with this fit; see `saem.convergence.why.why`.
+
+        Parameters
+        ----------
+        n_starts : int, optional
+            Starts of a search for a higher maximum; by default 12 where they cost little.
 
         Returns
         -------
@@ -58,4 +65,4 @@ class ConvergenceFace(Results):
         """
         from saem.convergence.why import why
 
-        return why(self)  # type: ignore[arg-type]
+        return why(self, n_starts)  # type: ignore[arg-type]

@@ -1,9 +1,8 @@
 """Monte Carlo errors of estimates, standard errors and -2 log-likelihood, as table and as rule."""
 
-import functools
-
 import numpy as np
 import pytest
+from evidence import theophylline
 
 import saem
 from saem.convergence.accuracy import noise_of
@@ -11,17 +10,6 @@ from saem.exceptions import OptionError
 from saem.inference.information import louis_information
 from saem.inference.likelihood import importance_sampling, quadrature
 from saem.models import LinearMixed
-
-
-@functools.cache
-def theophylline():
-    return saem.NLME(
-        saem.datasets.load("theophylline"),
-        structural="pk.oral_1cpt",
-        parameters={"ka": saem.LogNormal(1.0), "V": saem.LogNormal(20.0), "CL": saem.LogNormal(2)},
-        error=saem.ConstantError(1.0),
-        columns={"id": "Subject", "time": "Time", "dv": "conc", "amt": "Dose"},
-    )
 
 
 def test_errors_of_standard_errors_are_those_of_other_seeds():
