@@ -15,7 +15,8 @@ _HEAD = """# The grid: models by algorithms
 Written by `python docs/make_grid.py` from `saem.checks`, which `tests/checks/test_grid.py` runs
 on every change. `ok`: all checks of the pair pass (it runs and stays finite, counts its
 E-evaluations as the definition says, gives the same bits for any threads and after a resumption,
-and ends at the maximum-likelihood estimate, up to its Monte Carlo error if it draws). A number
+and ends at the maximum-likelihood estimate, up to its Monte Carlo error if it draws; not asked of
+those that maximise something else: classification-em, focei, laplace). A number
 refers to the reason below why the algorithm is not defined on the model.
 """
 

@@ -32,6 +32,8 @@ _EXPORTS = {
     "QuadratureEM": "saem.algorithms",
     "SAEM": "saem.algorithms",
     "FSAEM": "saem.algorithms",
+    "FOCEI": "saem.algorithms",
+    "Laplace": "saem.algorithms",
     "RandomWalkSAEM": "saem.algorithms",
     "Sequence": "saem.algorithms",
     "AscentBased": "saem.automatic",

@@ -234,6 +234,13 @@ def warnings_of(results: Results) -> list[str]:
             f"NOT CONVERGED: {record.reason}. The numbers are those reached so far; standard "
             "errors and criteria hold at a maximum only."
         )
+    if record.objective:
+        found.append(
+            f"The estimates maximise {record.objective.upper()}'s approximation, not the "
+            "likelihood: with few or imprecise observations of an individual those of variances "
+            "are biased, whatever the number of individuals. Remedy: saem's default algorithm, "
+            "which may start from here (start=results.theta)."
+        )
     found += [f"{name} is on a boundary: {why}." for name, why in results.boundary.items()]
     if results._finite:
         if results._unidentified:

@@ -12,6 +12,7 @@ import numpy as np
 
 from saem._session import Session
 from saem.algorithms import EM, Algorithm, resolve
+from saem.algorithms.first_order import begin_by
 from saem.callbacks import Callback, Progress
 from saem.contract import Array, Model
 from saem.engine import Combination, Run, iterate
@@ -57,7 +58,7 @@ def fit(
     algorithm: Any = None,
     *,
     seed: SeedLike = None,
-    start: Array | None = None,
+    start: Array | str | None = None,
     n_starts: int = 1,
     budget: Epochs | Iterations | None = None,
     accuracy: float | None = None,
@@ -77,8 +78,10 @@ def fit(
         `saem.algorithms.default_algorithm` tells for `saem.NLME`.
     seed : int, SeedSequence, Generator or None
         The same seed gives the same bits, whatever the threads and blocks.
-    start : ndarray, optional
-        Packed parameters to start from, such as ``results.theta`` of another fit.
+    start : ndarray or {"focei", "laplace"}, optional
+        Packed parameters to start from, such as ``results.theta`` of another fit; or the
+        algorithm by whose first steps, from the model's own start, the fit begins
+        (`saem.algorithms.first_order.begin_by`).
     n_starts : int
         Starts to try by short runs (of EM, where the algorithm itself does not tell the
         log-likelihood): all for a few iterations, the better half
@@ -121,6 +124,8 @@ def fit(
         When the fit ended without reaching its own end or rule.
     """
     chosen = resolve(algorithm, model)
+    if isinstance(start, str):
+        chosen, start = begin_by(start, chosen), None
     if accuracy is not None:
         if not accuracy > 0:
             raise OptionError(f"accuracy={accuracy!r} must be above 0, such as 0.02.")
@@ -141,7 +146,7 @@ def fit(
             resolution=resolution, **options,
         )  # fmt: skip
         record = _follow(Session(run, watchers, epochs), phase)
-        record.settings = describe(phase)
+        record.settings, record.objective = describe(phase), phase.objective
         records.append(record)
         theta, epochs = record.theta, epochs - record.n_evals / model.n_individuals
         if record.stopped_by not in _GOES_ON or epochs <= 0:

@@ -118,10 +118,10 @@ class Newton(Proxy):
         values = model.estimation_vector(theta)  # type: ignore[attr-defined]
         kinds = np.array(model.param_kind)  # type: ignore[attr-defined]
         frozen = state.get("frozen", np.zeros(score.size, dtype=bool))
-        frozen = frozen | _at_floor(kinds, values, score, state["expected"])
-        frozen = frozen | _idle_covariances(model, frozen)
+        frozen = frozen | at_floor(kinds, values, score, state["expected"])
+        frozen = frozen | idle_covariances(model, frozen)
         state["frozen"] = frozen
-        step = np.where(frozen, _to_floor(kinds, values), 0.0)
+        step = np.where(frozen, to_floor(kinds, values), 0.0)
         free = np.flatnonzero(~frozen)
         part = information[np.ix_(free, free)]
         try:
@@ -144,21 +144,21 @@ class Newton(Proxy):
         return _within(kinds, values, step, information, frozen)
 
 
-def _at_floor(kinds: Array, values: Array, score: Array, expected: Array) -> Array:
+def at_floor(kinds: Array, values: Array, score: Array, expected: Array) -> Array:
     """Variances next to nothing, in units of their errors, that may as well be 0."""
     size = values * np.sqrt(np.maximum(np.diagonal(expected), 0.0))
     small = (size < _NOTHING) | ((size < _NEGLIGIBLE) & (score < 0.0))
     return np.asarray((kinds == "variance") & small)
 
 
-def _to_floor(kinds: Array, values: Array) -> Array:
+def to_floor(kinds: Array, values: Array) -> Array:
     """Change that takes variances to their floor and covariances to 0."""
     from saem.nlme._kernels import VARIANCE_FLOOR
 
     return np.where(kinds == "variance", VARIANCE_FLOOR - values, -values)
 
 
-def _idle_covariances(model: object, frozen: Any) -> Any:
+def idle_covariances(model: object, frozen: Any) -> Any:
     """Covariances with a random effect whose variance is at its floor."""
     from saem.inference._blocks import entries_of
 

@@ -78,6 +78,8 @@ class FitRecord:
         Likewise the raw maximisers of a numerical M-step (its working scale).
     chains : ndarray or None
         Memories of the E-step at the end.
+    objective : str
+        What the estimates maximise, where that is not the likelihood: ``"focei"``, ``"laplace"``.
     """
 
     algorithm: str
@@ -104,6 +106,7 @@ class FitRecord:
     version: str = ""
     stopped_by: str = ""
     left: float = np.nan
+    objective: str = ""
     phases: list[dict[str, Any]] = field(default_factory=list)
 
     @cached_property

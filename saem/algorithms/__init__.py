@@ -22,6 +22,7 @@ from saem.algorithms.em import (
     QuadratureEM,
     SquaremEM,
 )
+from saem.algorithms.first_order import FOCEI, Laplace
 from saem.algorithms.sequence import Sequence
 from saem.algorithms.stochastic import (
     FSAEM,
@@ -41,6 +42,7 @@ __all__ = [
     "EM",
     "FIEM",
     "FITTEM",
+    "FOCEI",
     "FSAEM",
     "ITTEM",
     "MCEM",
@@ -58,6 +60,7 @@ __all__ = [
     "ImportanceEM",
     "IncrementalEM",
     "IncrementalSAEM",
+    "Laplace",
     "MiniBatchEM",
     "OnlineEM",
     "QuadratureEM",
@@ -98,6 +101,8 @@ _REGISTRY: dict[str, type[Algorithm]] = {
         VRTTEM,
         FITTEM,
         MISSO,
+        FOCEI,
+        Laplace,
     )
 }
 

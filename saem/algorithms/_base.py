@@ -38,6 +38,8 @@ class Algorithm(ABC):
 
     #: Name by which `fit` knows it.
     name: ClassVar[str]
+    #: What its estimates maximise, where that is another thing than the likelihood.
+    objective: ClassVar[str] = ""
 
     @abstractmethod
     def combine(self, model: Model) -> Combination:

@@ -173,8 +173,8 @@ def _limit(model: Model, algorithm: Algorithm) -> None:
     """
     from scipy.stats import chi2
 
-    if isinstance(algorithm, alg.ClassificationEM):
-        return  # another objective
+    if isinstance(algorithm, alg.ClassificationEM) or algorithm.objective:
+        return  # another objective than the likelihood
     _, top = maximum_of(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

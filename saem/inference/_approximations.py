@@ -14,9 +14,10 @@ from saem.inference._visits import Modes, find_modes, require_gaussian
 from saem.nlme._continuous import require_predictions
 
 if TYPE_CHECKING:
+    from saem.inference.linearisation import Linearisation
     from saem.nlme.model import NLME
 
-__all__ = ["laplace", "linearised"]
+__all__ = ["first_order", "focei", "laplace", "linearised"]
 
 
 def _without_error(values: Array, method: str) -> Likelihood:
@@ -88,18 +89,21 @@ def linearised(
     Notes
     -----
     ``y_i ~ N(f_i + J_i (mu_i - phi_i^), J_i Omega J_i' + S_i)``, see
-    `saem.inference.linearisation`: the likelihood of first-order conditional
-    estimation with interaction (Lindstrom and Bates 1990, Biometrics 46, 673-687). Exact for
-    a model that is linear in its random effects with constant error.
+    `saem.inference.linearisation` (Lindstrom and Bates 1990, Biometrics 46, 673-687). Exact for
+    a model that is linear in its random effects with constant error. With any constant error
+    it is `focei` but for rounding; where residual variances depend on predictions it is not.
     """
-    from saem.inference.linearisation import linearise, responses_of
+    from saem.inference.linearisation import linearise
 
-    if not hasattr(model, "structural"):
-        raise OptionError(
-            f"{model.name} has no predictions that could be linearised. Remedy: method='laplace'."
-        )
-    require_predictions(model, "linearised likelihoods", "method='laplace' or 'importance'")
+    _require_predictions(model)
     lin = linearise(model, theta, modes=modes, n_threads=n_threads)
+    return _without_error(_normal_density(model, theta, lin), "linearisation")
+
+
+def _normal_density(model: NLME, theta: Array, lin: Linearisation) -> Array:
+    """Log density of each individual's responses, normal about a linearised model."""
+    from saem.inference.linearisation import responses_of
+
     view, starts = model.theta_spec.view(theta), lin.rows[:-1]
     random = view["parameter"].astype(int)
     owner = np.repeat(np.arange(starts.size), np.diff(lin.rows))
@@ -119,4 +123,88 @@ def linearised(
         log_dets = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
         values += 0.5 * np.square(rotated).sum(axis=1) - log_dets
         values -= np.log(np.diag(view["chol"])).sum()
-    return _without_error(values, "linearisation")
+    return np.asarray(values)
+
+
+def _require_predictions(model: Model) -> None:
+    """Raise `OptionError` for models without structural predictions of a continuous response."""
+    if not hasattr(model, "structural"):
+        raise OptionError(
+            f"{model.name} has no predictions that could be linearised. Remedy: method='laplace'."
+        )
+    require_predictions(model, "linearised likelihoods", "method='laplace' or 'importance'")
+
+
+def first_order(
+    model: NLME, theta: Array, *, modes: Modes | None = None, n_threads: int | None = None
+) -> Likelihood:
+    """Log-likelihood of the model linearised at random effects of 0: the FO method.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters.
+    modes : Modes, optional
+        Of any theta: their spreads set the steps of differences.
+    n_threads : int, optional
+
+    Returns
+    -------
+    Likelihood
+        Its error is NaN: how far the approximation is off is not known.
+
+    Raises
+    ------
+    OptionError
+        For models without structural predictions.
+
+    Notes
+    -----
+    ``y_i ~ N(f_i, J_i Omega J_i' + S_i)`` with predictions, slopes and residual variances at
+    ``eta = 0`` (Beal and Sheiner 1982, CRC Crit. Rev. Biomed. Eng. 8, 195-222; Wang 2007,
+    J. Pharmacokinet. Pharmacodyn. 34, 575-593).
+    """
+    from saem.inference.linearisation import all_phi, linearise
+
+    _require_predictions(model)
+    random = model.theta_spec.view(theta)["parameter"].astype(int)
+    at = all_phi(model, theta)[:, random]
+    lin = linearise(model, theta, at=at, modes=modes, n_threads=n_threads)
+    return _without_error(_normal_density(model, theta, lin), "FO")
+
+
+def focei(
+    model: NLME, theta: Array, *, modes: Modes | None = None, n_threads: int | None = None
+) -> Likelihood:
+    """Log-likelihood by first-order conditional estimation with interaction.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters.
+    modes : Modes, optional
+        Modes at theta, if they are known already.
+    n_threads : int, optional
+
+    Returns
+    -------
+    Likelihood
+        Its error is NaN: how far the approximation is off is not known.
+
+    Raises
+    ------
+    OptionError
+        For models without structural predictions.
+
+    Notes
+    -----
+    NONMEM's FOCEI: Laplace's approximation with the expected instead of the true curvature, see
+    `saem.inference.first_order`. NONMEM prints ``-2 log L - n log(2 pi)``, n the number of
+    responses, which `saem.nlme.results.NLMEResults.objective` gives.
+    """
+    from saem.inference.first_order import ConditionalObjective
+
+    found = ConditionalObjective(model, "focei", n_threads).at(theta, modes, search=modes is None)
+    return _without_error(found.contributions, "FOCEI")

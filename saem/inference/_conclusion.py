@@ -54,7 +54,8 @@ class Information:
     complete : ndarray of shape (n_params, n_params) or None
         Information of the complete data on the estimation scale, where known.
     method : str
-        ``"linearised"``, ``"Louis"``, ``"exact"``, ``"score"`` or ``"sandwich"``.
+        ``"linearised"``, ``"Louis"``, ``"exact"``, ``"score"``, ``"sandwich"``, ``"FOCEI"`` or
+        ``"Laplace"``.
     bse_error : ndarray of shape (n_params,) or None
         Monte Carlo standard errors of `bse`, where it was computed from draws.
     """

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Information",
     "exact_information",
+    "first_order_information",
     "information",
     "linearised_information",
     "louis_information",
@@ -168,6 +169,40 @@ def exact_information(
     matrix = np.full(first.shape, np.nan)
     matrix[np.ix_(free, free)] = -inverse.T @ whitened @ inverse
     return conclude(model, matrix, model.natural_derivative(theta), boundary, "exact")
+
+
+def first_order_information(
+    model: NLME,
+    theta: Array,
+    kind: str = "focei",
+    *,
+    modes: Modes | None = None,
+    n_threads: int | None = None,
+) -> Information:
+    """Observed information of an approximate likelihood: its Hessian at its maximum.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters, which maximise the approximation.
+    kind : {"focei", "laplace"}
+        See `saem.inference.first_order`.
+    modes : Modes, optional
+        Modes at theta, if they are known already.
+    n_threads : int, optional
+
+    Returns
+    -------
+    Information
+    """
+    from saem.inference.first_order import KINDS, ConditionalObjective
+
+    objective = ConditionalObjective(model, kind, n_threads)
+    expansion = objective.at(theta, modes, search=modes is None)
+    boundary = boundary_of(model, theta, objective.information(expansion))
+    matrix = -objective.hessian(expansion)
+    return conclude(model, matrix, model.natural_derivative(theta), boundary, KINDS[kind])
 
 
 def _hessian(function: Any, size: int, step: float) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from saem.contract import Array, Model
 from saem.estep import Exact
 from saem.exceptions import OptionError, nearest
-from saem.inference._approximations import laplace, linearised
+from saem.inference._approximations import first_order, focei, laplace, linearised
 from saem.inference._quadrature import QuadratureRule, quadrature
 from saem.inference._sampling import importance_convergence, importance_sampling
 from saem.inference._value import Likelihood
@@ -19,6 +19,8 @@ __all__ = [
     "Likelihood",
     "QuadratureRule",
     "exact",
+    "first_order",
+    "focei",
     "importance_convergence",
     "importance_sampling",
     "laplace",
@@ -39,12 +41,13 @@ def log_likelihood(model: Model, theta: Array, method: str = "auto", **options: 
     model : Model
     theta : ndarray
         Packed parameters.
-    method : {"auto", "importance", "quadrature", "laplace", "linearised", "exact"}
+    method : {"auto", "importance", "quadrature", "laplace", "focei", "linearised", "fo", "exact"}
         ``"auto"`` takes the closed form where there is one, quadrature up to
-        three random effects, and importance sampling beyond. ``"laplace"`` and
-        ``"linearised"`` are approximations whose error is not known.
+        three random effects, and importance sampling beyond. ``"laplace"``, ``"focei"``,
+        ``"linearised"`` and ``"fo"`` are approximations whose error is not known.
     **options
-        Those of `importance_sampling`, `quadrature`, `laplace` or `linearised`.
+        Those of `importance_sampling`, `quadrature`, `laplace`, `focei`, `linearised` or
+        `first_order`.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def log_likelihood(model: Model, theta: Array, method: str = "auto", **options: 
     """
     methods: dict[str, Any] = {
         "importance": importance_sampling, "quadrature": quadrature, "laplace": laplace,
-        "linearised": linearised, "exact": exact,
+        "focei": focei, "linearised": linearised, "fo": first_order, "exact": exact,
     }  # fmt: skip
     if method == "is":
         method = "importance"
@@ -66,7 +69,7 @@ def log_likelihood(model: Model, theta: Array, method: str = "auto", **options: 
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise OptionError(
             f"method={method!r} must be 'auto', 'importance' (or 'is'), 'quadrature', 'laplace', "
-            f"'linearised' or 'exact'.{hint}"
+            f"'focei', 'linearised', 'fo' or 'exact'.{hint}"
         )
     return methods[method](model, theta, **options)
 

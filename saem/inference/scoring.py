@@ -85,14 +85,14 @@ def score_and_information(
             missing += (weights.reshape(-1, 1) * flat).T @ flat
             curvature.add(rows, part)
     if model.penalised:
-        total += _prior_score(model, theta)
+        total += prior_score(model, theta)
     if curvature is None:
         return Scoring(total, None, None)
     curvature.replace(complete)
     return Scoring(total, complete - missing, expected)
 
 
-def _prior_score(model: NLME, theta: Array) -> Array:
+def prior_score(model: NLME, theta: Array) -> Array:
     """Slope of the log prior, by central differences."""
     centre = model.estimation_vector(theta)
     slope = np.zeros(centre.size)

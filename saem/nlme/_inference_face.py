@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import math
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from saem.exceptions import OptionError
@@ -26,7 +27,7 @@ __all__ = ["InferenceFace"]
 #: Random effects up to which the observed information is computed by quadrature.
 _MAX_LOUIS = 4
 #: Methods that start from the individuals' modes, and may be given those already found.
-_FROM_MODES = ("importance", "is", "laplace", "linearised")
+_FROM_MODES = ("importance", "is", "laplace", "focei", "linearised", "fo")
 
 
 class InferenceFace:
@@ -45,7 +46,7 @@ class InferenceFace:
 
         Parameters
         ----------
-        method : {"louis", "linearised", "exact", "score", "sandwich"}, optional
+        method : {"louis", "linearised", "exact", "score", "sandwich", "focei", "laplace"}, optional
             ``"louis"``: observed information, complete less missing; the default for
             up to four random effects, by quadrature, and by Markov chains (``n_samples``,
             ``seed``) with a Monte Carlo error beyond.
@@ -54,7 +55,9 @@ class InferenceFace:
             with a user's log-likelihood (`saem.LogLikelihood`). ``"exact"``: second
             differences of the quadrature log-likelihood. ``"score"``: cross-product of the
             individuals' scores. ``"sandwich"``: ``H J^-1 H`` of Louis' H and that cross-product J,
-            which allows for distributions that are not quite right.
+            which allows for distributions that are not quite right. ``"focei"``,
+            ``"laplace"``: Hessian of that approximate likelihood; the default for estimates that
+            maximise it.
         **options
             Of the functions of `saem.inference.information`.
 
@@ -76,7 +79,11 @@ class InferenceFace:
             "exact": information.exact_information,
             "score": information.score_information,
             "sandwich": information.sandwich_information,
+            "focei": partial(information.first_order_information, kind="focei"),
+            "laplace": partial(information.first_order_information, kind="laplace"),
         }
+        if method is None and self.record.objective:
+            method = self.record.objective
         if method is None:
             exact = 0 < self.model.n_coords <= _MAX_LOUIS
             method = "louis" if exact or not self.model.error.continuous else "linearised"
@@ -127,12 +134,31 @@ class InferenceFace:
         found = self._likelihood(method, **options)
         return LogLik(float(found.value), float(found.error), found.method)
 
+    def objective(self, method: str = "focei", **options: Any) -> float:
+        """Objective as NONMEM prints it: ``-2 log L - nobs log(2 pi)``.
+
+        Parameters
+        ----------
+        method : str
+            As of `loglik`.
+        **options
+            Of the method.
+
+        Returns
+        -------
+        float
+            The constant ``nobs log(2 pi)`` is left out, nothing else: with exponential error the
+            log-likelihood is that of the responses, not of their logarithms.
+        """
+        n_obs = self.model.nobs
+        return -2.0 * self._loglik(method, **options).value - n_obs * math.log(2.0 * math.pi)
+
     def individual_loglik(self, method: str | None = None, **options: Any) -> pd.DataFrame:
         """Contributions of the individuals to the log-likelihood.
 
         Parameters
         ----------
-        method : {"importance", "quadrature", "laplace", "linearised"}, optional
+        method : {"importance", "quadrature", "laplace", "focei", "linearised", "fo"}, optional
             That of `llf` by default.
         **options
             Of the method; see `saem.inference.likelihood`.

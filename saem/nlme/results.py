@@ -215,6 +215,7 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
         return [
             ("Structural model:", self.model.structural.name),
             ("Residual error:", _words_of(self.model.error)),
+            *([("Maximises:", self.record.objective)] if self.record.objective else []),
             ("No. of individuals:", f"{self.model.n_individuals}"),
             *([("Log prior:", f"{self.log_prior:.3f}")] if self.model.priors else []),
         ]
