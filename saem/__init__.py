@@ -74,6 +74,7 @@ _EXPORTS = {
     "NormalPrior": "saem.nlme.priors",
     "PowerError": "saem.nlme.error_models",
     "ProportionalError": "saem.nlme.error_models",
+    "Shared": "saem.nlme.error_models",
     "NLME": "saem.nlme.model",
     "LogNormal": "saem.nlme.parameters",
     "LogitNormal": "saem.nlme.parameters",

@@ -152,14 +152,13 @@ def build_model(options: argparse.Namespace) -> tuple[NLME, str]:
     parameters = _parameters(options, structural)
     columns = _columns(options, structural)
 
-    from saem.nlme.error_models import resolve_error
     from saem.nlme.model import NLME
 
     model = NLME(
         frame,
         structural=structural,
         parameters=parameters,
-        error=resolve_error(options.error),
+        error=_errors(options.error or ["constant"], frame, columns.get("dvid")),
         omega=_omega(options.omega),
         columns=columns,
         **_occasions(options),
@@ -306,10 +305,35 @@ def _parameter(name: str, start: float, kind: str, **settings: Any) -> Parameter
     return bounded(start, lower=low, upper=high, **settings)
 
 
+def _errors(items: Sequence[str], frame: pd.DataFrame, label: str | None) -> Any:
+    """One error model for all, or that of each endpoint; numbers where their column has numbers."""
+    if len(items) == 1 and "=" not in items[0]:
+        return _error(items[0])
+    kinds = pairs(items, "--error")
+    numbers = label in frame.columns and frame[label].dtype.kind in "iuf"
+    return {
+        _number(name, f"--error {name}={kind}") if numbers else name: _error(kind, name)
+        for name, kind in kinds.items()
+    }
+
+
+def _error(kind: str, endpoint: str = "") -> Any:
+    from saem.nlme.error_models import NAMES
+
+    if kind not in NAMES:
+        near = nearest(kind, NAMES)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
+        where = f"--error {endpoint}={kind}" if endpoint else f"--error {kind}"
+        raise UsageError(f"{where}: invalid choice{hint} Error models are {', '.join(NAMES)}.")
+    return NAMES[kind]
+
+
 def _columns(options: argparse.Namespace, structural: Structural) -> dict[str, str]:
     """Which column is what; the front door finds those that are not named."""
     columns = pairs(options.column, "--column")
-    given = {"id": options.id, "time": options.time, "dv": options.dv}
+    given = {
+        "id": options.id, "time": options.time, "dv": options.dv, "dvid": options.dvid,
+    }  # fmt: skip
     if options.dose is not None:
         # Pharmacokinetic models call it amt, dose-response models dose.
         places = [c for c in ("amt", "dose") if c in structural.columns]

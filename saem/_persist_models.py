@@ -108,14 +108,7 @@ def _pack_nlme(model: NLME, arrays: Arrays) -> Declaration:
     structural, parameters = model.declared
     occasions = model.occasions
     return {
-        "structural": {
-            "name": structural.name,
-            "library": not structural.scalar,
-            "qualified_name": structural.qualified_name,
-            "source": structural.source,
-            "parameters": list(structural.param_names),
-            "columns": list(structural.columns),
-        },
+        "structural": _pack_structural(structural),
         "parameters": {name: _options(p) for name, p in parameters.items()},
         "occasions": None
         if occasions is None
@@ -124,7 +117,7 @@ def _pack_nlme(model: NLME, arrays: Arrays) -> Declaration:
             "iov": dict(occasions.sds),
             "gamma": plain(model.gamma),
         },
-        "error": _options(model.error),
+        "error": _pack_error(model),
         "omega": plain(model.omega),
         "priors": {name: _options(prior) for name, prior in model.priors.items()},
         "columns": [[name, plain(label)] for name, label in data.names.items()],
@@ -132,11 +125,50 @@ def _pack_nlme(model: NLME, arrays: Arrays) -> Declaration:
     }
 
 
+def _pack_structural(structural: Structural) -> Declaration:
+    """Declare a structural model, and those of the endpoints it was merged of."""
+    return {
+        "name": structural.name,
+        "library": not structural.scalar,
+        "qualified_name": structural.qualified_name,
+        "source": structural.source,
+        "parameters": list(structural.param_names),
+        "columns": list(structural.columns),
+    } | ({"parts": [_pack_structural(p) for p in structural.parts]} if structural.parts else {})
+
+
+def _pack_error(model: NLME) -> Declaration:
+    """Declare the error model, or those of the endpoints by their labels."""
+    endpoints = model.endpoints
+    if not endpoints.labels:
+        return _options(endpoints.errors[0])
+    return {
+        "class": "endpoints",
+        "labels": [plain(label) for label in endpoints.labels],
+        "errors": [_options(error) for error in endpoints.errors],
+    }
+
+
+def _unpack_error(declared: Mapping[str, Any]) -> Any:
+    if declared["class"] != "endpoints":
+        return _rebuilt("error_models", declared)
+    errors = [_rebuilt("error_models", one) for one in declared["errors"]]
+    return dict(zip(map(unplain, declared["labels"]), errors, strict=True))
+
+
 def _options(value: Any) -> Declaration:
     """Class and fields of a parameter or error model."""
     return {"class": type(value).__name__} | {
-        f.name: plain(getattr(value, f.name)) for f in fields(value)
+        f.name: _plain_option(getattr(value, f.name)) for f in fields(value)
     }
+
+
+def _plain_option(value: Any) -> Any:
+    from saem.nlme.error_models import Shared
+
+    return (
+        {"shared": value.name, "start": value.start} if isinstance(value, Shared) else plain(value)
+    )
 
 
 def _frame_of(model: NLME) -> pd.DataFrame:
@@ -144,9 +176,10 @@ def _frame_of(model: NLME) -> pd.DataFrame:
     import pandas as pd
 
     from saem.nlme._occasion_tables import row_labels
+    from saem.nlme._rows import endpoint_labels
     from saem.nlme.occasions import COLUMN
 
-    data = model.individuals
+    data, endpoints = model.individuals, endpoint_labels(model)
     owner = np.repeat(np.arange(data.n_individuals), data.n_obs)
     columns: dict[Hashable, Any] = {}
     for name, label in data.names.items():
@@ -154,6 +187,10 @@ def _frame_of(model: NLME) -> pd.DataFrame:
             columns[label] = pd.Series(data.ids)[owner].to_numpy()
         elif name == COLUMN and model.occasions is not None:
             columns.setdefault(model.occasions.label, row_labels(model))
+        elif name == "dvid" and endpoints is not None:
+            columns[label] = pd.Series(endpoints).infer_objects().to_numpy()
+        elif name == "dvid" and name not in data.columns:
+            columns[label] = np.zeros(data.dv.size)  # one value, which nothing reads
         else:
             columns[label] = data.dv if name == "dv" else data.columns[name]
     frame = pd.DataFrame(dict(enumerate(columns.values())))
@@ -174,9 +211,9 @@ def _unpack_nlme(declaration: Declaration, arrays: Arrays, structural: Any) -> A
     occasions = declaration.get("occasions") or {}
     return NLME(
         unpack_table(declaration["data"], arrays),
-        structural=_structural(declared, structural),
+        structural=_structurals(declared, structural, declaration["error"]),
         parameters={n: _rebuilt("parameters", p) for n, p in declaration["parameters"].items()},
-        error=_rebuilt("error_models", declaration["error"]),
+        error=_unpack_error(declaration["error"]),
         omega=declaration["omega"],
         columns={
             name: unplain(label)
@@ -193,10 +230,33 @@ def _rebuilt(module: str, options: Mapping[str, Any]) -> Any:
     from saem.nlme import error_models, parameters, priors
 
     home: Any = {"parameters": parameters, "error_models": error_models, "priors": priors}[module]
-    values = {name: unplain(value) for name, value in options.items() if name not in ("class", "_")}
+    values = {
+        name: error_models.Shared(value["shared"], value["start"])
+        if isinstance(value, Mapping) and "shared" in value
+        else unplain(value)
+        for name, value in options.items()
+        if name not in ("class", "_")
+    }
     if options["class"] not in home.__all__:
         raise DataError(f"the fit file holds a {options['class']!r}, which this saem lacks.")
     return getattr(home, options["class"])(**values)
+
+
+def _structurals(declared: Mapping[str, Any], given: Any, error: Mapping[str, Any]) -> Any:
+    """The structural model, or those of the endpoints; `given` are functions of the user."""
+    if "parts" not in declared:
+        return _structural(declared, given)
+    labels = [unplain(label) for label in error["labels"]]
+    if given is not None and not isinstance(given, Mapping):
+        raise ModelError(
+            f"structural={given!r} was given, but the fit has a structural model for each endpoint. "
+            f"Remedy: a mapping with the keys {', '.join(map(repr, labels))}."
+        )
+    own = dict(given or {})
+    return {
+        label: _structural(part, own.get(label))
+        for label, part in zip(labels, declared["parts"], strict=True)
+    }
 
 
 def _structural(declared: Mapping[str, Any], given: Any) -> str | Structural:

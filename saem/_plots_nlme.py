@@ -16,6 +16,7 @@ from saem.nlme._continuous import require_predictions
 from saem.plots import units_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -50,6 +51,14 @@ def _axis_column(results: NLMEResults) -> str:
     return varies[0] if varies else structural.columns[0]
 
 
+def _endpoints(results: NLMEResults) -> list[tuple[int, str]]:
+    """Endpoints with a name for each; no name where there is one only."""
+    endpoints = results.model.endpoints
+    if endpoints.number == 1:
+        return [(0, "")]
+    return [(e, endpoints.label_of(e)) for e in range(endpoints.number)]
+
+
 def _labels(results: NLMEResults, column: str) -> tuple[str, str]:
     """Labels of the column and of the response, with units."""
     data = results.model.individuals
@@ -70,11 +79,21 @@ def individual_fits(results: NLMEResults, n: int, ids: Sequence[Any] | None, log
     chosen = list(range(min(n, data.n_individuals))) if ids is None else _places(data.ids, ids)
     if not chosen:
         raise OptionError(f"n={n!r} must be at least 1.")
-    size = min(4, len(chosen))
-    figure, axes = _draw.panels(len(chosen), n_columns=size, width=2.3, height=1.8, sharey=True)
+    several = results.model.endpoints.number > 1
+    panels = [
+        (i, name, parts)
+        for i in chosen
+        for e, name in _endpoints(results)
+        if (parts := _parts(results, i, e))
+    ]
+    size = min(4, len(panels))
+    # Endpoints have scales of their own.
+    figure, axes = _draw.panels(
+        len(panels), n_columns=size, width=2.3, height=1.8, sharey=not several
+    )
     shades: dict[Any, str] = {}
-    for axis, i in zip(axes, chosen, strict=True):
-        for rows, occasion in _parts(results, i):
+    for axis, (i, endpoint, parts) in zip(axes, panels, strict=True):
+        for rows, occasion in parts:
             name, colour, points = "individual", _draw.COLOURS[0], _DATA
             if occasion is not None:
                 # Orange is the population's.
@@ -91,7 +110,7 @@ def individual_fits(results: NLMEResults, n: int, ids: Sequence[Any] | None, log
                     predicted[predicted <= 0.0] = np.nan
                 axis.plot(places, predicted, color=shade, ls=style, lw=1.2, label=label)
             axis.plot(data.columns[column][rows], data.dv[rows], label="observed", **points)
-        _draw.title(axis, f"{data.names['id']} {data.ids[i]}")
+        _draw.title(axis, f"{data.names['id']} {data.ids[i]}" + f", {endpoint}" * several)
         if log:
             axis.set_yscale("log")
     xlabel, ylabel = _labels(results, column)
@@ -100,10 +119,16 @@ def individual_fits(results: NLMEResults, n: int, ids: Sequence[Any] | None, log
     return figure
 
 
-def _parts(results: NLMEResults, i: int) -> list[tuple[slice, Any]]:
-    """Rows of an individual, occasion by occasion with their labels; all if there are none."""
+def _parts(results: NLMEResults, i: int, e: int) -> list[tuple[slice, Any]]:
+    """Rows of an endpoint of an individual, occasion by occasion with their labels."""
     model, data = results.model, results.model.individuals
     start, stop = int(data.offsets[i]), int(data.offsets[i + 1])
+    # Rows of an individual are sorted by endpoint.
+    start, stop = (
+        start + int(np.searchsorted(data.endpoint[start:stop], edge)) for edge in (e, e + 1)
+    )
+    if start == stop:
+        return []
     if model.occasions is None:
         return [(slice(start, stop), None)]
     codes = data.columns["occasion"][start:stop]
@@ -140,48 +165,69 @@ def _grid(results: NLMEResults, column: str, rows: slice) -> tuple[Array, Array]
 
 def observed_vs_predicted(results: NLMEResults, log: bool) -> Figure:
     """Draw responses against predictions; see `NLMEPlots.observed_vs_predicted`."""
-    frame = results.residuals()
-    observed = frame["dv"].to_numpy()
-    both = {name: frame[name].to_numpy() for name in ("population", "individual")}
-    figure, axes = _draw.panels(2, n_columns=2, width=3.2, height=3.2, sharey=True)
-    everything = np.concatenate([observed, *both.values()])
-    if log:
-        everything = everything[everything > 0.0]
-    ends = np.array([everything.min(), everything.max()])
-    for axis, (name, predicted) in zip(axes, both.items(), strict=True):
-        axis.axline((ends[0], ends[0]), (ends[1], ends[1]), color="0.4", lw=0.9)
-        axis.plot(predicted, observed, **_POINTS)
-        _draw.title(axis, f"{name} predictions")
-        if log:
-            axis.set_xscale("log")
-            axis.set_yscale("log")
-    margin = (ends[1] - ends[0]) * 0.04
-    limits = (ends[0] / 1.15, ends[1] * 1.15) if log else (ends[0] - margin, ends[1] + margin)
-    axes[0].set_xlim(limits)
-    axes[0].set_ylim(limits)
+    from saem.diagnostics._tables import by_endpoint
+
+    parts = by_endpoint(results, results.residuals())
+    figure, axes = _draw.panels(
+        2 * len(parts), n_columns=2, width=3.2, height=3.2,
+        sharex=len(parts) == 1, sharey=len(parts) == 1,
+    )  # fmt: skip
+    for row, (name, frame) in enumerate(parts.items()):
+        _identity(axes[2 * row : 2 * row + 2], frame, f"{name}, " if len(parts) > 1 else "", log)
     response = _labels(results, _axis_column(results))[1]
     _draw.outer_labels(axes, f"predicted {response}", f"observed {response}")
     return figure
 
 
+def _identity(axes: Sequence[Axes], frame: pd.DataFrame, prefix: str, log: bool) -> None:
+    """Responses of one endpoint against both kinds of predictions, on one scale."""
+    observed = frame["dv"].to_numpy()
+    both = {name: frame[name].to_numpy() for name in ("population", "individual")}
+    everything = np.concatenate([observed, *both.values()])
+    if log:
+        everything = everything[everything > 0.0]
+    ends = np.array([everything.min(), everything.max()])
+    margin = (ends[1] - ends[0]) * 0.04
+    limits = (ends[0] / 1.15, ends[1] * 1.15) if log else (ends[0] - margin, ends[1] + margin)
+    for axis, (name, predicted) in zip(axes, both.items(), strict=True):
+        axis.axline((ends[0], ends[0]), (ends[1], ends[1]), color="0.4", lw=0.9)
+        axis.plot(predicted, observed, **_POINTS)
+        _draw.title(axis, f"{prefix}{name} predictions")
+        if log:
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+        axis.set_xlim(limits)
+        axis.set_ylim(limits)
+
+
 def residuals(results: NLMEResults) -> Figure:
     """Draw weighted residuals; see `NLMEPlots.residuals`."""
+    from saem.diagnostics._tables import by_endpoint
+
     frame = results.residuals()
     data, column = results.model.individuals, _axis_column(results)
-    over = results._rows(data.columns[column]).to_numpy() if column else None
+    over = results._rows(data.columns[column]) if column else None
+    parts = by_endpoint(results, frame.assign(_over=over) if over is not None else frame)
     xlabel, response = _labels(results, column)
     n_columns = 3 if over is not None else 2
     figure, axes = _draw.panels(
-        2 * n_columns, n_columns=n_columns, width=2.9, height=2.3, sharex=False, sharey=True
-    )
-    for row, (name, predictor) in enumerate((("iwres", "individual"), ("cwres", "population"))):
-        values = frame[name].to_numpy()
+        2 * n_columns * len(parts), n_columns=n_columns, width=2.9, height=2.3, sharex=False,
+        sharey=True,
+    )  # fmt: skip
+    rows = [
+        (endpoint, part, *pair)
+        for endpoint, part in parts.items()
+        for pair in (("iwres", "individual"), ("cwres", "population"))
+    ]
+    for row, (endpoint, part, name, predictor) in enumerate(rows):
+        what = response if len(parts) == 1 else f"{response}, {endpoint}"
+        values = part[name].to_numpy()
         own = axes[row * n_columns : (row + 1) * n_columns]
-        _scatter(own[0], frame[predictor].to_numpy(), values)
-        own[0].set_xlabel(f"{predictor} prediction of {response}", fontsize=8.5)
+        _scatter(own[0], part[predictor].to_numpy(), values)
+        own[0].set_xlabel(f"{predictor} prediction of {what}", fontsize=8.5)
         own[0].set_ylabel(name.upper(), fontsize=8.5)
         if over is not None:
-            _scatter(own[1], over, values)
+            _scatter(own[1], part["_over"].to_numpy(), values)
             own[1].set_xlabel(xlabel, fontsize=8.5)
         _quantiles(own[-1], values)
     return figure

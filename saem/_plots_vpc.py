@@ -22,8 +22,9 @@ def vpc(results: NLMEResults, check: PredictiveCheck, log: bool, points: bool) -
     strata = list(dict.fromkeys(check.observed["stratum"]))
     n_columns = min(3, len(strata))
     figure, axes = _draw.panels(
-        len(strata), n_columns=n_columns, width=3.2, height=2.8, sharey=True
-    )
+        len(strata), n_columns=n_columns, width=3.2, height=2.8,
+        sharey=results.model.endpoints.number == 1,
+    )  # fmt: skip
     for axis, stratum in zip(axes, strata, strict=True):
         _stratum(axis, check, stratum, points)
         if len(strata) > 1:

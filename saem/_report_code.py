@@ -49,21 +49,26 @@ def _nlme(model: Any) -> list[str]:
     """Construction of an NLME model."""
     structural, parameters = model.declared
     lines: list[str] = []
-    name = repr(structural.name)
-    if structural.qualified_name.startswith("saem.nlme.library:"):
-        pass
-    elif structural.source:
-        lines += ["", "", *structural.source.rstrip().splitlines(), "", ""]
-        name = structural.name
-    else:
-        lines.append(f"# {structural.qualified_name} must be defined here")
-        name = structural.name
+    parts = structural.parts or (structural,)
+    for part in parts:
+        if part.qualified_name.startswith("saem.nlme.library:"):
+            continue
+        if part.source:
+            lines += ["", "", *part.source.rstrip().splitlines(), "", ""]
+        else:
+            lines.append(f"# {part.qualified_name} must be defined here")
+    names = [repr(part.name) if not part.scalar else part.name for part in parts]
+    name = names[0]
+    if structural.parts:
+        labels = model.endpoints.labels
+        pairs = (f"{label!r}: {own}" for label, own in zip(labels, names, strict=True))
+        name = f"{{{', '.join(pairs)}}}"
     columns = {key: str(value) for key, value in model.individuals.names.items()}
     if model.occasions is not None:
         columns.pop("occasion")
     lines += ["model = saem.NLME(", "    data,", f"    structural={name},", "    parameters={"]
     lines += [f"        {key!r}: {_call(parameters[key])}," for key in structural.param_names]
-    lines += ["    },", f"    error={_call(model.error)},"]
+    lines += ["    },", f"    error={_error(model.endpoints)},"]
     if model.omega != "diagonal":
         lines.append(f"    omega={model.omega!r},")
     if model.occasions is not None:
@@ -72,6 +77,15 @@ def _nlme(model: Any) -> list[str]:
         if model.gamma != "diagonal":
             lines.append(f"    gamma={model.gamma!r},")
     return [*lines, f"    columns={columns!r},", ")"]
+
+
+def _error(endpoints: Any) -> str:
+    """Error model, or those of the endpoints."""
+    calls = [_call(error) for error in endpoints.errors]
+    if not endpoints.labels:
+        return calls[0]
+    pairs = (f"{label!r}: {call}" for label, call in zip(endpoints.labels, calls, strict=True))
+    return f"{{{', '.join(pairs)}}}"
 
 
 def _call(value: Any) -> str:

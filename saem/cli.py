@@ -168,9 +168,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     model.add_argument(
         "--error",
-        default="constant",
-        choices=["constant", "proportional", "combined", "combined-variance", "exponential"],
-        help="residual error (default: %(default)s)",
+        action="append",
+        metavar="KIND",
+        help="residual error: constant (default), proportional, combined, combined-variance, "
+        "exponential or power; with several endpoints --error ENDPOINT=KIND for each",
     )
     model.add_argument(
         "--omega",
@@ -194,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         ("time", "time"),
         ("dv", "response"),
         ("dose", "dose of the subject"),
+        ("dvid", "endpoint of the response, where there are several"),
     ]:
         data.add_argument(f"--{name}", metavar="COLUMN", help=meaning)
     data.add_argument(

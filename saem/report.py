@@ -246,11 +246,11 @@ def _model(model: Any) -> list[str]:
             if hasattr(model, name):
                 items.append((name.replace("_", " "), getattr(model, name)))
         return [html.facts(items)]
-    (structural, parameters), error = model.declared, model.error
+    (structural, parameters), endpoints = model.declared, model.endpoints
     words = (
         "each observation is a prediction <i>f</i> from the parameters of its individual, plus "
         "residual error"
-        if error.continuous
+        if endpoints.continuous
         else "each row adds the log-likelihood <i>f</i> of its response given the parameters of "
         "its individual"
     )
@@ -283,10 +283,7 @@ def _model(model: Any) -> list[str]:
             ["parameter", "distribution", "start", "random effect (start)", "covariates"], rows
         )
     )
-    facts = [("Covariance of random effects", _pattern(model.omega))]
-    if error.continuous:
-        start = ", ".join(f"{n} = {getattr(error, n):g}" for n in error.param_names)
-        facts.append(("Residual standard deviation", f"{error.formula} (start {start})"))
+    facts = [("Covariance of random effects", _pattern(model.omega)), *_errors(endpoints)]
     if model.occasions is not None:
         label, varied = model.occasions.label, ", ".join(model.occasions.sds) or "nothing"
         facts += [
@@ -299,6 +296,20 @@ def _model(model: Any) -> list[str]:
 
 def _pattern(pattern: Any) -> str:
     return pattern if isinstance(pattern, str) else "blocks " + "; ".join(map(", ".join, pattern))
+
+
+def _errors(endpoints: Any) -> list[tuple[str, str]]:
+    """Residual error of each endpoint, with its starting values."""
+    found = []
+    for e, error in enumerate(endpoints.errors):
+        if not error.continuous:
+            continue
+        mine = [number for number in endpoints.numbers if e in number.users]
+        start = ", ".join(f"{n.name} = {endpoints.start[n.place]:g}" for n in mine)
+        title = "Residual standard deviation"
+        title += f" of {endpoints.label_of(e)}" if endpoints.number > 1 else ""
+        found.append((title, f"{error.formula} (start {start})"))
+    return found
 
 
 def _data(model: Any, source: str | None) -> list[str]:

@@ -293,7 +293,7 @@ def _subjects(results: NLMEResults) -> Iterator[Cause]:
 
 def _rows(results: NLMEResults) -> Iterator[Cause]:
     """Rows whose residuals no normal sample of that size has."""
-    if not results.model.error.continuous:
+    if not results.model.endpoints.continuous:
         return
     frame = results.residuals()
     largest = NormalDist().inv_cdf(1.0 - _LEVEL / (2.0 * len(frame)))

@@ -8,13 +8,12 @@ import numpy as np
 
 from saem.contract import Array
 from saem.exceptions import OptionError
-from saem.nlme import _kernels
 from saem.random import SeedLike, resolve_seed
 
 if TYPE_CHECKING:
     from saem.nlme.model import NLME
 
-__all__ = ["check_replicates", "generator", "normal_scale", "replicates"]
+__all__ = ["check_replicates", "generator", "replicates"]
 
 #: Numbers that all replicates together may take (4 GB).
 _MOST = 500_000_000
@@ -67,8 +66,3 @@ def replicates(model: NLME, theta: Array, n: int, seed: SeedLike) -> Array:
     for k in range(n):
         out[k] = replicate(model, theta, rng)
     return out
-
-
-def normal_scale(model: NLME, dv: Array) -> Array:
-    """Responses on the scale on which residuals are normal: logarithms with exponential error."""
-    return np.asarray(np.log(dv) if model.error.code == _kernels.EXPONENTIAL else dv)

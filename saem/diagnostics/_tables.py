@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saem.diagnostics._replicates import normal_scale
 from saem.diagnostics.residuals import (
     SIMULATED,
     check_residual_options,
@@ -15,6 +14,8 @@ from saem.diagnostics.residuals import (
     residual_tests,
 )
 from saem.inference.linearisation import linearise
+from saem.nlme._rows import endpoint_labels, normal_scale
+from saem.nlme.endpoints import DVID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,19 +24,23 @@ if TYPE_CHECKING:
 
     from saem.nlme.results import NLMEResults
 
-__all__ = ["residual_table", "residual_tests_table", "row_frame"]
+__all__ = ["by_endpoint", "residual_table", "residual_tests_table", "row_frame"]
 
 
 def row_frame(results: NLMEResults, columns: dict[str, Any]) -> pd.DataFrame:
-    """Stacked columns as a frame in the order of the data, ``id`` and ``time`` first."""
+    """Stacked columns as a frame in the order of the data; ``id``, ``time``, ``dvid`` first."""
     import pandas as pd
 
     data = results.model.individuals
     first: dict[str, Any] = {"id": np.repeat(np.array(data.ids, dtype=object), data.n_obs)}
     if "time" in data.columns:
         first["time"] = data.columns["time"]
+    labels = endpoint_labels(results.model)
+    if labels is not None:
+        first[DVID] = labels
     frame = pd.DataFrame(first | columns, index=data.row_labels)
-    frame["id"] = frame["id"].infer_objects()
+    for name in frame.columns.intersection(["id", DVID]):
+        frame[name] = frame[name].infer_objects()
     return frame.iloc[np.argsort(data.source_row, kind="stable")]
 
 
@@ -81,12 +86,28 @@ def residual_tests_table(
 
     names = check_residual_options(kinds, decorrelation, results.model, n_simulations)
     frame = residual_table(results, names, n_simulations, decorrelation, seed)
+    parts = by_endpoint(results, frame)
     rows = {}
-    for name in names:
-        values = frame[name].dropna().to_numpy(dtype=float)
-        rows[name] = {
-            "n": values.size,
-            "sample_mean": float(values.mean()) if values.size else np.nan,
-            "sample_variance": float(values.var(ddof=1)) if values.size > 1 else np.nan,
-        } | {f"p_{key}": p for key, p in residual_tests(values).items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("residual")
+    for label, part in parts.items():
+        for name in names:
+            values = part[name].dropna().to_numpy(dtype=float)
+            rows[(name, label)] = {
+                "n": values.size,
+                "sample_mean": float(values.mean()) if values.size else np.nan,
+                "sample_variance": float(values.var(ddof=1)) if values.size > 1 else np.nan,
+            } | {f"p_{key}": p for key, p in residual_tests(values).items()}
+    table = pd.DataFrame(list(rows.values()))
+    if len(parts) == 1:
+        table.index = pd.Index([name for name, _ in rows], name="residual")
+    else:
+        table.index = pd.MultiIndex.from_tuples(list(rows), names=["residual", DVID])
+    return table
+
+
+def by_endpoint(results: NLMEResults, frame: pd.DataFrame) -> dict[Any, pd.DataFrame]:
+    """Rows of each endpoint of a table of `row_frame`; all rows where there is one only."""
+    endpoints = results.model.endpoints
+    if endpoints.number == 1:
+        return {"all": frame}
+    codes = results._rows(results.model.individuals.endpoint).to_numpy()
+    return {label: frame[codes == e] for e, label in enumerate(endpoints.labels)}

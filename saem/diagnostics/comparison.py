@@ -111,7 +111,7 @@ def _difference(one: Any, two: Any) -> str:
     if mixed[0]:
         if [*one.individuals.ids] != [*two.individuals.ids]:
             return "their ids differ"
-        if not np.array_equal(one.individuals.dv, two.individuals.dv):
+        if not one.individuals.same_responses(two.individuals):
             return "their responses differ"
     elif type(one) is type(two) and not np.array_equal(one.values, two.values):
         return "their values differ"

@@ -16,14 +16,16 @@ from saem.diagnostics._replicates import generator
 from saem.exceptions import DataError, OptionError, Problems
 from saem.inference import individuals
 from saem.inference._visits import find_modes
-from saem.inference.linearisation import residual_variance, to_psi
-from saem.nlme import _kernels
+from saem.inference.linearisation import to_psi
 from saem.nlme._columns import Report, numeric
 from saem.nlme._continuous import require_predictions
-from saem.nlme._new_data import _columns, _covariates, _require, check_labels
+from saem.nlme._endpoint_column import sorted_by_endpoint
+from saem.nlme._new_data import _columns, _covariates, _require, check_labels, endpoints_of
 from saem.nlme._occasion_tables import recounted
 from saem.nlme._replicates import _with
+from saem.nlme._rows import respond_at
 from saem.nlme._values import subject_frame
+from saem.nlme.endpoints import DVID
 from saem.nlme.occasions import COLUMN
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class _NewSubjects:
     offsets: NDArray[np.int64]
     columns: Array
     dv: Array  # NaN where there is none
+    endpoint: NDArray[np.int64]
     design: Array
 
 
@@ -122,7 +125,7 @@ def forecast(
         for k in range(n_samples):
             f[k, a:b] = model.structural.predict(draws[i, k], own)
     if interval == "prediction":
-        f = _with_residuals(model, theta, f, rng)
+        f = respond_at(model, theta, f, rng.standard_normal(f.shape), subjects.endpoint)
     lower, median, upper = np.quantile(f, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
     return _table(results, data, subjects, counts, prediction, median, lower, upper)
 
@@ -137,12 +140,13 @@ def _read(results: NLMEResults, frame: object) -> _NewSubjects:
     if not len(frame):
         raise DataError("the new data have no rows. Remedy: give the times to predict at.")
     report, names = Report(frame.index), results.model.individuals.names
-    columns = _columns(results, frame, report)
+    codes_of_rows = endpoints_of(results, frame, report)
+    columns = _columns(results, frame, report, codes_of_rows)
     needed = [str(label) for label in _covariates(results)]
     occasions = results.model.occasions
     keys = [names["id"], *needed] + ([] if occasions is None else [occasions.label])
     present = [_require(frame, label, report) for label in keys]
-    dv = _responses(results, frame, report)
+    dv = _responses(results, frame, report, codes_of_rows)
     if not all(present):
         report.finish(stacklevel=3)
     codes, uniques = pd.factorize(frame[names["id"]])
@@ -159,6 +163,7 @@ def _read(results: NLMEResults, frame: object) -> _NewSubjects:
         columns[at] = _occasions_of(codes, frame[occasions.label])
     order = np.argsort(codes, kind="stable").astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(codes))]).astype(np.int64)
+    order = sorted_by_endpoint(order, offsets, codes_of_rows)
     design = np.ones((len(uniques), 1))
     if needed:
         own = subject_frame(frame, needed, order, offsets, report)
@@ -166,7 +171,9 @@ def _read(results: NLMEResults, frame: object) -> _NewSubjects:
         assert own is not None
         design = results.model.individuals.design.apply(own)
     report.finish(stacklevel=3)
-    return _NewSubjects(uniques.tolist(), order, offsets, columns[:, order], dv[order], design)
+    return _NewSubjects(
+        uniques.tolist(), order, offsets, columns[:, order], dv[order], codes_of_rows[order], design
+    )
 
 
 def _occasions_of(subjects: NDArray[np.int64], labels: pd.Series) -> Array:
@@ -178,7 +185,9 @@ def _occasions_of(subjects: NDArray[np.int64], labels: pd.Series) -> Array:
     return numbers
 
 
-def _responses(results: NLMEResults, frame: pd.DataFrame, report: Report) -> Array:
+def _responses(
+    results: NLMEResults, frame: pd.DataFrame, report: Report, endpoint: NDArray[np.int64]
+) -> Array:
     """Responses of the frame, NaN in rows without one; checked."""
     label = results.model.individuals.names["dv"]
     if label not in frame.columns:
@@ -190,8 +199,9 @@ def _responses(results: NLMEResults, frame: pd.DataFrame, report: Report) -> Arr
         return np.full(len(frame), np.nan)
     bad = np.isinf(values)
     rule = "is infinite"
-    if results.model.error.positive:
-        bad |= values <= 0.0
+    positive = results.model.endpoints.positive[endpoint]
+    if (positive & (values <= 0.0)).any():
+        bad |= positive & (values <= 0.0)
         rule = "is not positive, as the exponential error needs, or infinite"
     if bad.any():
         report.data.add(
@@ -225,6 +235,7 @@ def _observed_model(
         n_obs=counts,
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         dv=subjects.dv[known],
+        endpoint=subjects.endpoint[known],
         columns=dict(zip(model.structural.columns, subjects.columns[:, known], strict=True)),
         source_row=np.arange(int(counts.sum())),
         row_labels=pd.RangeIndex(int(counts.sum())),
@@ -232,13 +243,6 @@ def _observed_model(
         subjects=pd.DataFrame(index=range(seen.size)),
     )
     return _with(model, chosen)
-
-
-def _with_residuals(model: NLME, theta: Array, f: Array, rng: np.random.Generator) -> Array:
-    """Predictions with residual errors."""
-    sd = np.sqrt(residual_variance(model, theta, f.ravel())).reshape(f.shape)
-    eps = sd * rng.standard_normal(f.shape)
-    return np.asarray(f * np.exp(eps) if model.error.code == _kernels.EXPONENTIAL else f + eps)
 
 
 def _table(
@@ -252,7 +256,7 @@ def _table(
     names = results.model.individuals.names
     back = np.argsort(subjects.order, kind="stable")
     out = pd.DataFrame(index=frame.index)
-    for name in ("id", "time"):
+    for name in ("id", "time", DVID):
         if names.get(name) in frame.columns:
             out[name] = frame[names[name]]
     out["dv"] = subjects.dv[back]

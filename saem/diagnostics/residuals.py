@@ -30,9 +30,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saem.contract import Array
-from saem.diagnostics._replicates import check_replicates, normal_scale
+from saem.diagnostics._replicates import check_replicates
 from saem.exceptions import OptionError, Problems, SaemWarning, nearest
 from saem.nlme._continuous import require_predictions
+from saem.nlme._rows import normal_scale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -195,7 +196,7 @@ def prediction_discrepancies(
     pwres, npd, npde = (np.full(observed.size, np.nan) for _ in range(3))
     singular = []
     for i, (a, b) in enumerate(itertools.pairwise(data.offsets)):
-        own = normal_scale(model, simulated[:, a:b])
+        own = normal_scale(model, simulated[:, a:b], data.endpoint[a:b])
         npd[a:b] = normal_scores(observed[a:b], own)
         mean = own.mean(axis=0)
         covariance = np.atleast_2d(np.cov(own, rowvar=False))

@@ -15,7 +15,52 @@ if TYPE_CHECKING:
 
     from saem.nlme.results import NLMEResults
 
-__all__ = ["autocorrelation_table", "quantile_table"]
+__all__ = ["autocorrelation_table", "columns_by_endpoint", "quantile_table", "titles_by_endpoint"]
+
+
+def titles_by_endpoint(results: NLMEResults, kinds: Sequence[str]) -> dict[tuple[str, int], str]:
+    """Name of each kind of residual of each endpoint: ``"iwres"``, or ``"iwres cp"`` of several.
+
+    Parameters
+    ----------
+    results : NLMEResults
+    kinds : sequence of str
+
+    Returns
+    -------
+    dict of (str, int) to str
+    """
+    endpoints = results.model.endpoints
+    return {
+        (kind, e): kind if endpoints.number == 1 else f"{kind} {endpoints.label_of(e)}"
+        for kind in kinds
+        for e in range(endpoints.number)
+    }
+
+
+def columns_by_endpoint(
+    results: NLMEResults, frame: pd.DataFrame, kinds: Sequence[str]
+) -> pd.DataFrame:
+    """Residuals with a column for each kind and endpoint, missing in the rows of the others.
+
+    Parameters
+    ----------
+    results : NLMEResults
+    frame : DataFrame
+        Residuals, in the order of the data.
+    kinds : sequence of str
+        Columns of the frame.
+
+    Returns
+    -------
+    DataFrame
+    """
+    import pandas as pd
+
+    code = results._rows(results.model.individuals.endpoint).to_numpy()
+    titles = titles_by_endpoint(results, kinds)
+    columns = {name: frame[kind].where(code == e) for (kind, e), name in titles.items()}
+    return pd.DataFrame(columns, index=frame.index)
 
 
 def quantile_table(frame: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
@@ -89,15 +134,16 @@ def autocorrelation_table(
     if not max_lag >= 1:
         raise OptionError(f"max_lag={max_lag!r} must be at least 1.")
     data = results.model.individuals
-    back = np.argsort(np.argsort(data.source_row, kind="stable"), kind="stable")
+    back = np.argsort(data.file_order, kind="stable")
     rows = []
-    for kind in kinds:
+    for (kind, e), name in titles_by_endpoint(results, kinds).items():
         stacked = frame[kind].to_numpy(dtype=float)[back]
         own = []
         for a, b in itertools.pairwise(data.offsets):
-            values = stacked[a:b]
+            mine = data.endpoint[a:b] == e
+            values = stacked[a:b][mine]
             if "time" in data.columns:
-                values = values[np.argsort(data.columns["time"][a:b], kind="stable")]
+                values = values[np.argsort(data.columns["time"][a:b][mine], kind="stable")]
             own.append(values)
         for lag in range(1, max_lag + 1):
             pairs = [(v[:-lag], v[lag:]) for v in own if v.size > lag]
@@ -109,6 +155,6 @@ def autocorrelation_table(
             size = np.sqrt((first @ first) * (second @ second))
             bound = 1.96 / np.sqrt(max(1, first.size))
             value = float(first @ second / size) if size > 0 else np.nan
-            rows.append((kind, lag, value, first.size, -bound, bound))
+            rows.append((name, lag, value, first.size, -bound, bound))
     names = ["residual", "lag", "autocorrelation", "n_pairs", "lower", "upper"]
     return pd.DataFrame(rows, columns=names)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from saem.contract import Array
-from saem.diagnostics._replicates import normal_scale
 from saem.exceptions import OptionError
 from saem.inference import individuals
-from saem.inference.linearisation import all_phi, residual_variance
-from saem.nlme import _kernels
+from saem.inference.linearisation import all_phi
 from saem.nlme._occasion_tables import effect_names, shrinkage
+from saem.nlme._rows import normal_scale, residual_sd_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,10 +69,8 @@ def weighted_residuals(model: NLME, theta: Array, psi: Array) -> Array:
         own = np.ascontiguousarray(columns[:, a:b])
         for k in range(psi.shape[1]):
             f[k, a:b] = structural.predict(psi[i, k], own)
-    if model.error.code == _kernels.EXPONENTIAL:
-        f = np.log(f)
-    sd = np.sqrt(residual_variance(model, theta, f.ravel())).reshape(f.shape)
-    return np.asarray((normal_scale(model, data.dv) - f) / sd)
+    sd = residual_sd_of(model, theta, f)
+    return np.asarray((normal_scale(model, data.dv) - normal_scale(model, f)) / sd)
 
 
 def shrinkages(
@@ -96,8 +93,9 @@ def shrinkages(
     Returns
     -------
     DataFrame
-        One row per random effect and, with a residual error, ``epsilon``; columns ``modes``,
-        ``means``, ``samples``. Deviations of a parameter on all occasions make one row.
+        One row per random effect and, with a residual error, ``epsilon`` (of several endpoints
+        ``epsilon_cp`` and so on); columns ``modes``, ``means``, ``samples``. Deviations of a
+        parameter on all occasions make one row.
 
     Raises
     ------
@@ -120,11 +118,24 @@ def shrinkages(
         "means": (found.eta_mean[:, None], results._psi(at_means)[:, None]),
         "samples": (random_effects_of(model, theta, draws), draws),
     }
-    columns, continuous = {}, model.error.continuous
+    columns, epsilons = {}, _residuals_of(model)
     for name, (eta, psi) in sources.items():
         ratio = 1.0 - shrinkage(results, eta)
-        if continuous:
-            ratio = np.append(ratio, np.std(weighted_residuals(model, theta, psi), ddof=1))
+        if epsilons:
+            weighted = weighted_residuals(model, theta, psi)
+            residual = [np.std(weighted[:, rows], ddof=1) for rows in epsilons.values()]
+            ratio = np.append(ratio, residual)
         columns[name] = 1.0 - (ratio if scale == "sd" else ratio**2)
-    frame = pd.DataFrame(columns, index=[*effect_names(model), *["epsilon"] * continuous])
+    frame = pd.DataFrame(columns, index=[*effect_names(model), *epsilons])
     return frame.rename_axis("effect")
+
+
+def _residuals_of(model: NLME) -> dict[str, Any]:
+    """Names of the residuals of each endpoint, and their rows; none without residual error."""
+    endpoints = model.endpoints
+    if not endpoints.continuous:
+        return {}
+    if endpoints.number == 1:
+        return {"epsilon": slice(None)}
+    codes = model.individuals.endpoint
+    return {f"epsilon_{endpoints.label_of(e)}": codes == e for e in range(endpoints.number)}

@@ -15,6 +15,8 @@ from saem.exceptions import OptionError
 from saem.inference import _kernels
 from saem.inference.conditional_samples import conditional_samples
 from saem.nlme._replicates import _with
+from saem.nlme._rows import endpoint_labels
+from saem.nlme.endpoints import DVID
 
 if TYPE_CHECKING:
     from saem.nlme.model import NLME
@@ -146,7 +148,11 @@ def to_arviz(
         "eta": [label, "effect"], "dv": ["row"], "individual": ["row"],
     }  # fmt: skip
     constant: dict[str, Any] = {"individual": np.repeat(np.array(data.ids), data.n_obs)[order]}
-    for name, column in data.columns.items():
+    known = dict(data.columns)
+    labels = endpoint_labels(model)
+    if labels is not None:
+        known[DVID] = np.array(labels.tolist())
+    for name, column in known.items():
         constant[name] = column[order]
         dims[name] = ["row"]
     with warnings.catch_warnings():

@@ -108,7 +108,8 @@ def predictive_check(
         Between 0 and 100.
     strata : str or mapping of id to label, optional
         A subject-level covariate of the model or a column of the structural model that is
-        constant within individuals, or a label for each id.
+        constant within individuals, or a label for each id. Several endpoints are always strata
+        of their own.
     correction : {"proportional", "additive"}, optional
         Prediction correction: for responses above `lower_bound`, or for responses that
         are logarithms already.
@@ -148,7 +149,7 @@ def predictive_check(
     x, dv = model.individuals.columns[column], model.individuals.dv
     edges = bin_edges(x, bins, binning)
     place = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, edges.size - 2)
-    labels, group = stratify(results, strata)
+    labels, group = by_endpoint(results, *stratify(results, strata))
     simulated = results._replicates(n_simulations, seed)
     both = np.vstack([dv[None], simulated])
     if correction is not None:
@@ -269,6 +270,21 @@ def stratify(results: NLMEResults, strata: Any) -> tuple[list[Hashable], NDArray
     if (codes < 0).any():
         raise OptionError("strata has missing labels.")
     return list(labels), np.repeat(codes.astype(np.int64), data.n_obs)
+
+
+def by_endpoint(
+    results: NLMEResults, labels: list[Hashable], group: NDArray[np.int64]
+) -> tuple[list[Hashable], NDArray[np.int64]]:
+    """Part strata by endpoint, whose responses have nothing in common."""
+    endpoints = results.model.endpoints
+    if endpoints.number == 1:
+        return labels, group
+    parted: list[Hashable] = [
+        label if len(labels) == 1 else f"{endpoints.label_of(e)}, {own}"
+        for own in labels
+        for e, label in enumerate(endpoints.labels)
+    ]
+    return parted, group * endpoints.number + results.model.individuals.endpoint
 
 
 def data_slices(offsets: NDArray[np.int64]) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from saem.contract import Array
-from saem.nlme._residual import variance_slopes
+from saem.nlme._rows import variance_slopes_of
 from saem.nlme.priors import prior_information
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def marginal_information(model: NLME, theta: Array, lin: Linearisation) -> Array
     at = [k for k, _, _ in omega]
     matrix[np.ix_(at, at)] = 0.5 * np.einsum("aijk,bikj->ab", products, products)
 
-    slopes = variance_slopes(model.error.code, view["sigma"], lin.f)
+    slopes = variance_slopes_of(model, theta, lin.f)
     lean = scaled[:, random]
     # Rows of V^-1 J, and of S^-1 J R with R R' = G.
     owner = np.repeat(np.arange(n), np.diff(lin.rows))
@@ -123,7 +123,7 @@ def complete_information(model: NLME, theta: Array, lin: Linearisation) -> Array
     products = inverse @ _symmetric_units(model, omega)
     at = [k for k, _, _ in omega]
     matrix[np.ix_(at, at)] = 0.5 * n * np.einsum("aij,bji->ab", products, products)
-    slopes = variance_slopes(model.error.code, view["sigma"], lin.f)
+    slopes = variance_slopes_of(model, theta, lin.f)
     for k, _, c in sigma:
         for h, _, e in sigma:
             matrix[k, h] = 0.5 * np.sum(slopes[c] * slopes[e] / lin.variance**2)

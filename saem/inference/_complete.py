@@ -29,7 +29,7 @@ def complete_score(
 
         coefficients   Omega^-1 sum x_i (phi_i - B' x_i)'
         Omega          (Omega^-1 R Omega^-1 - n Omega^-1) / 2,  twice off the diagonal
-        a (or b)       r2 / a^3 - N / a
+        a (or b)       r2 / a^3 - N / a, summed over the endpoints that share it
 
     Parameters
     ----------
@@ -71,7 +71,8 @@ def complete_score(
             score[:, k] += by_omega[:, a, b] * (1.0 if row == column else 2.0)
     for k, _, c in sigma:
         scale = view["sigma"][c]
-        score[:, k] = n * (blocks["s3"][:, 0] / scale**3 - blocks["n_obs"][:, 0] / scale)
+        for e in model.endpoints.scale_users(c):
+            score[:, k] += n * (blocks["s3"][:, e] / scale**3 - blocks["n_obs"][:, e] / scale)
     if maximisers is not None and complete is not None:
         _numerical_score(model, theta, maximisers, complete, score)
     return score

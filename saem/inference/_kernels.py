@@ -15,7 +15,15 @@ from saem._jit import kernel
 from saem._linalg import assign
 from saem._loop import start_of
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
-from saem.nlme._kernels import blocks, columns_of, fitted, to_natural
+from saem.nlme._kernels import (
+    blocks,
+    code_of,
+    columns_of,
+    endpoints_of,
+    fitted,
+    rows_of,
+    to_natural,
+)
 from saem.random import stream
 
 __all__ = ["linearise_rows", "log_lik_of_records", "visit_range"]
@@ -53,7 +61,7 @@ def visit_range(
 def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobian):
     """Predictions at phi and their derivatives by central differences in phi.
 
-    Log predictions where the error model is exponential. phi and steps have a
+    Log predictions where the error model of the endpoint is exponential. phi and steps have a
     row for each individual and a column for each parameter, random or not.
     """
     longest = 0
@@ -65,7 +73,6 @@ def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobia
     f, jacobian = borrow(f), borrow(jacobian)
     structural = unpack(kernels).structural
     transform, lower, upper = blocks(theta)[:3]
-    code = int(theta[3])
     p = phi.shape[1]
     for i in range(phi.shape[0]):
         y = values[start_of(offsets, i) : start_of(offsets, i + 1)]
@@ -74,8 +81,11 @@ def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobia
         for m in range(p):
             psi[m] = to_natural(transform[m], lower[m], upper[m], phi[i, m])
         structural(psi, columns, f[start : start + n])
-        for j in range(start, start + n):
-            f[j] = fitted(code, f[j])
+        at_row = start
+        for e in range(endpoints_of(y)):
+            for j in range(at_row, at_row + rows_of(y, e)):
+                f[j] = fitted(code_of(theta, e), f[j])
+            at_row += rows_of(y, e)
         for m in range(p):
             at = psi[m]
             # The numbers that are really taken, not those that were asked for.
@@ -83,12 +93,16 @@ def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobia
             for sign in (1.0, -1.0):
                 psi[m] = to_natural(transform[m], lower[m], upper[m], up if sign > 0.0 else down)
                 structural(psi, columns, shifted[:n])
-                for j in range(n):
-                    value = sign * fitted(code, shifted[j]) / (up - down)
-                    if sign > 0.0:
-                        jacobian[start + j, m] = value
-                    else:
-                        jacobian[start + j, m] += value
+                at_row = 0
+                for e in range(endpoints_of(y)):
+                    code = code_of(theta, e)
+                    for j in range(at_row, at_row + rows_of(y, e)):
+                        value = sign * fitted(code, shifted[j]) / (up - down)
+                        if sign > 0.0:
+                            jacobian[start + j, m] = value
+                        else:
+                            jacobian[start + j, m] += value
+                    at_row += rows_of(y, e)
             psi[m] = at
     own_psi[0] = own_shifted[0] = 0.0  # the owners live until here
 

@@ -10,9 +10,9 @@ from saem.contract import Array
 from saem.exceptions import OptionError, Problems
 from saem.inference._visits import require_no_priors
 from saem.nlme import _kernels
-from saem.nlme.error_models import SIGMA
 
 if TYPE_CHECKING:
+    from saem.nlme.error_models import ErrorModel
     from saem.nlme.model import NLME
     from saem.nlme.results import NLMEResults
 
@@ -37,19 +37,22 @@ def tested_names(full: NLME, restricted: NLME) -> tuple[str, ...]:
         require_no_priors(model, "the test of nested models")
     problems = Problems("the test of nested models")
     one, other = full.individuals, restricted.individuals
-    if list(one.ids) != list(other.ids) or not np.array_equal(one.dv, other.dv):
+    if list(one.ids) != list(other.ids) or not one.same_responses(other):
         problems.add("the models have different data", remedy="fit both to the same rows")
     if full.structural.name != restricted.structural.name:
         problems.add(
             f"the structural models differ: {full.structural.name} and {restricted.structural.name}"
         )
-    codes = full.error.code, restricted.error.code
-    special = codes[1] in _SIMPLE if codes[0] in _COMBINED else codes == _POWERS
-    if codes[0] != codes[1] and not special:
+    if full.endpoints.labels != restricted.endpoints.labels:
         problems.add(
-            f"{type(restricted.error).__name__} is not a special case of "
-            f"{type(full.error).__name__}"
+            "the endpoints differ",
+            remedy="give the same keys of error in the same order",
         )
+    else:
+        for one_error, other_error in zip(
+            full.endpoints.errors, restricted.endpoints.errors, strict=True
+        ):
+            _check_errors(one_error, other_error, problems)
     missing = [name for name in restricted.param_names if name not in full.param_names]
     if missing:
         problems.add(f"the full model lacks {', '.join(missing)}", remedy="is the order right?")
@@ -58,6 +61,14 @@ def tested_names(full: NLME, restricted: NLME) -> tuple[str, ...]:
         problems.add("the models have the same parameters")
     problems.raise_if_any(OptionError)
     return names
+
+
+def _check_errors(full: ErrorModel, restricted: ErrorModel, problems: Problems) -> None:
+    """Check that an error model is another one with fewer parameters, or the same."""
+    codes = full.code, restricted.code
+    special = codes[1] in _SIMPLE if codes[0] in _COMBINED else codes == _POWERS
+    if codes[0] != codes[1] and not special:
+        problems.add(f"{type(restricted).__name__} is not a special case of {type(full).__name__}")
 
 
 def edge_names(full: NLME, restricted: NLME, names: tuple[str, ...]) -> list[str]:
@@ -91,7 +102,12 @@ def embedded(full: NLME, restricted: NLMEResults) -> tuple[Array, Array]:
     estimates = model.estimation_vector(restricted.record.theta)
     known = dict(zip(model.param_names, estimates, strict=True))
     theta = full.start(np.random.default_rng(0))
-    view = restricted.model.theta_spec.view(restricted.record.theta)
+    sigma = restricted.model.theta_spec.view(restricted.record.theta)["sigma"]
+    # What its endpoints have in the slots of the full model's residual parameters.
+    kept = {
+        number.name: sigma[model.endpoints.places[number.place]]
+        for number in full.endpoints.numbers
+    }
     numbers = np.zeros(len(full.param_names))
     edge = edge_names(full, model, tested_names(full, model))
     variances = []
@@ -107,9 +123,9 @@ def embedded(full: NLME, restricted: NLMEResults) -> tuple[Array, Array]:
         elif kind == "variance":  # kept there
             numbers[k] = model.parameters[name.removeprefix("omega2_")].start_omega ** 2
         elif kind == "residual":
-            numbers[k] = max(float(view["sigma"][SIGMA.index(name)]), _kernels.SIGMA_FLOOR)
+            numbers[k] = max(float(kept[name]), _kernels.SIGMA_FLOOR)
         elif kind == "exponent":  # 1 where a model has none
-            numbers[k] = float(view["sigma"][SIGMA.index(name)])
+            numbers[k] = float(kept[name])
     theta = full.with_estimates(theta, numbers)
     matrix = marginal_information(full, theta, linearise(full, theta))
     if variances:

@@ -26,6 +26,7 @@ from saem.contract import Array
 from saem.inference import _kernels
 from saem.inference._visits import Modes, find_modes
 from saem.nlme import _kernels as nlme
+from saem.nlme._rows import residual_sd_of
 
 if TYPE_CHECKING:
     from saem.nlme.model import NLME
@@ -126,9 +127,8 @@ def responses_of(model: NLME) -> tuple[Array, Array]:
 
 def residual_variance(model: NLME, theta: Array, f: Array) -> Array:
     """Residual variances ``g(f)**2``, by the one function that densities use."""
-    sigma, out = model.theta_spec.view(theta)["sigma"], np.empty(f.size)
-    nlme.residual_sds(model.error.code, sigma, np.ascontiguousarray(f), out)
-    return out * out
+    sd = residual_sd_of(model, theta, f)
+    return sd * sd
 
 
 def linearise(

@@ -159,14 +159,15 @@ def sum_of_statistics(model: NLME, records: Array, rows: slice) -> Array:
     weights, latent = split(model, records)
     used = np.where(weights[:, :, None] > 0.0, latent, 0.0)
     z, x, d = used[:, :, : model.n_coords], design_of(model)[rows], model.n_coords
-    mean = np.einsum("im,ima->ia", weights, z)
+    mean, m = np.einsum("im,ima->ia", weights, z), model.endpoints.number
+    each = model.stat_spec.shapes["s3"]
     return model.stat_spec.pack(
         {
             "s1": x.T @ mean,
             "s2": np.einsum("im,ima,imb->ab", weights, z, z),
             "xx": x.T @ x,
-            "n_obs": float(model.individuals.n_obs[rows].sum()),
-            "s3": float(np.sum(weights * used[:, :, d])),
+            "n_obs": np.reshape(model.individuals.counts(m)[rows].sum(axis=0), each),
+            "s3": np.reshape([np.sum(weights * used[:, :, d + e]) for e in range(m)], each),
         }
     )
 
@@ -201,7 +202,7 @@ def scores(model: NLME, theta: Array, records: Array, rows: slice) -> Array:
     residual = latent[:, :, :d] - (x @ view["beta"][:, random])[:, None]
     inverse = np.linalg.inv(view["omega"])
     lean = residual @ inverse
-    n_obs = model.individuals.n_obs[rows]
+    n_obs = model.individuals.counts(model.endpoints.number)[rows]
     score = np.zeros((*latent.shape[:2], len(model.param_names)))
     for k, row, column in beta:
         if column in places:
@@ -212,7 +213,8 @@ def scores(model: NLME, theta: Array, records: Array, rows: slice) -> Array:
             score[:, :, k] += value * (0.5 if row == column else 1.0)
     for k, _, c in sigma:
         scale = view["sigma"][c]
-        score[:, :, k] = latent[:, :, d] / scale**3 - n_obs[:, None] / scale
+        for e in model.endpoints.scale_users(c):
+            score[:, :, k] += latent[:, :, d + e] / scale**3 - n_obs[:, None, e] / scale
     for entry in model.numerical_entries:
         k = model.param_index.index(entry)
         step = 1e-5 * max(abs(theta[entry]), 1e-3)

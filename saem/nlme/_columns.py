@@ -25,6 +25,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "amt": ("amount", "dose"),
     "dose": ("amt", "amount"),
     "duration": ("dur", "tinf", "infusion_duration"),
+    "dvid": ("ytype", "observation_id"),
 }
 #: Columns of event tables, which are not read here.
 EVENT_COLUMNS = ("evid", "mdv", "rate", "addl", "ii", "ss", "cmt", "adm", "cens", "limit", "dvid")

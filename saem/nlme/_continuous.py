@@ -28,10 +28,10 @@ def require_predictions(model: Any, what: str, instead: str = _INSTEAD) -> None:
     Raises
     ------
     saem.exceptions.OptionError
-        If the error model is `saem.LogLikelihood`.
+        If an error model is `saem.LogLikelihood`.
     """
-    error = getattr(model, "error", None)
-    if error is None or error.continuous:
+    endpoints = getattr(model, "endpoints", None)
+    if endpoints is None or endpoints.continuous:
         return
     raise OptionError(
         f"error=LogLikelihood() gives no {what}: the structural function "

@@ -63,7 +63,7 @@ class DiagnosticsFace:
         -------
         DataFrame
             In the order and with the index of the data: ``id``, ``time`` (where it is
-            known), ``dv``, ``population`` and ``individual`` predictions, and
+            known), ``dvid`` (the endpoint, where there are labels), ``dv``, ``population`` and ``individual`` predictions, and
 
             * ``iwres``: ``(dv - individual) / g(individual)``, g the residual standard
               deviation (logarithms of both with an exponential error);
@@ -106,7 +106,7 @@ class DiagnosticsFace:
         Returns
         -------
         DataFrame
-            One row a kind: ``n``, ``sample_mean``, ``sample_variance``, and p-values
+            One row a kind (and endpoint, where there are several): ``n``, ``sample_mean``, ``sample_variance``, and p-values
             ``p_mean``, ``p_variance``, ``p_normality``, ``p_kolmogorov_smirnov`` and
             ``p_combined``; see `saem.diagnostics.residuals.residual_tests`. That
             the parameters were estimated from the same data makes them somewhat large.
@@ -163,12 +163,14 @@ class DiagnosticsFace:
         Returns
         -------
         DataFrame
-            ``residual``, ``expected``, ``value``, ``lower`` and ``upper``.
+            ``residual`` (with the endpoint, where there are several), ``expected``, ``value``,
+            ``lower`` and ``upper``.
         """
-        from saem.diagnostics.series import quantile_table
+        from saem.diagnostics.series import columns_by_endpoint, quantile_table
 
         frame = self.residuals(kinds, **options)
-        return quantile_table(frame[[c for c in frame.columns if c in _RESIDUALS]], level)
+        names = [c for c in frame.columns if c in _RESIDUALS]
+        return quantile_table(columns_by_endpoint(self._whole, frame, names), level)
 
     def residual_autocorrelation(
         self, kinds: str | Sequence[str] = ("iwres", "npde"), *, max_lag: int = 5, **options: Any

@@ -86,7 +86,7 @@ class InferenceFace:
             method = self.record.objective
         if method is None:
             exact = 0 < self.model.n_coords <= _MAX_LOUIS
-            method = "louis" if exact or not self.model.error.continuous else "linearised"
+            method = "louis" if exact or not self.model.endpoints.continuous else "linearised"
         if method not in methods:
             raise OptionError(f"method={method!r} must be one of {', '.join(map(repr, methods))}.")
         if method == "linearised":

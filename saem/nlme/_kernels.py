@@ -7,11 +7,14 @@ scale, psi_i = u^-1(phi_i) componentwise, and observations
 or, with a user's log-likelihood, independent rows of log density ``f(columns_ij; psi_i)``.
 
 `log_density` is the one function that computes the density of observations:
-sampler, quadrature, importance sampling, M-step and likelihoods all use it.
+sampler, quadrature, importance sampling, M-step and likelihoods all use it, once for every
+endpoint.
 
 Layout of theta: blocks of `theta_blocks`, the dimensions first.
-Layout of a data record: x_i, a constant, responses (n_i), columns (n_columns * n_i).
-A latent draw holds the d random coordinates of phi, the residual statistic and n_i.
+Layout of a data record: x_i, a constant, responses (n_i), columns (n_columns * n_i), the number of
+responses of every endpoint, the number of endpoints. Responses are sorted by endpoint.
+A latent draw holds the d random coordinates of phi, and for every endpoint the residual statistic,
+then for every endpoint the number of responses.
 Whatever the M-step divides by or subtracts stands in the statistic, so that it may be that
 of any part of the individuals.
 """
@@ -63,6 +66,7 @@ __all__ = [
     "accumulate",
     "fitted",
     "log_lik",
+    "log_lik_of_endpoints",
     "maximize",
     "mean_log_prior",
     "natural",
@@ -89,8 +93,14 @@ SWEEPS, _STILL = 50, 1e-12
 _HEADER = 10
 
 
-def theta_blocks(n_params: int, d: int, p_x: int) -> Packed:
-    """Blocks of theta for n_params parameters, d of them random, p_x design columns."""
+def theta_blocks(n_params: int, d: int, p_x: int, n_endpoints: int = 1) -> Packed:
+    """Blocks of theta for n_params parameters, d of them random, p_x design columns.
+
+    With one endpoint the code of its error model stands in the dimensions, and every residual
+    parameter in its own slot; several have blocks for that.
+    """
+    slots = 3 * n_endpoints
+    several = n_endpoints if n_endpoints > 1 else 0
     return Packed(
         dims=(_HEADER,),
         transform=(n_params,),
@@ -103,17 +113,25 @@ def theta_blocks(n_params: int, d: int, p_x: int) -> Packed:
         omega=(d, d),
         omega_status=(d, d),
         chol=(d, d),
-        sigma=(3,),  # a, b, c
-        sigma_status=(3,),
+        sigma=(slots,),  # a, b, c of every endpoint
+        sigma_status=(slots,),
         # Priors, for one individual: means and weights of coefficients; what is added to sums of
         # squares and to what these are divided by.
         beta_mean=(p_x, n_params),
         beta_weight=(p_x, n_params),
         omega_scale=(d, d),
         omega_count=(d,),
-        sigma_scale=(3,),
-        sigma_count=(3,),
+        sigma_scale=(slots,),
+        sigma_count=(slots,),
+        places=(3 * several,),  # for every slot, where its number stands in sigma
+        codes=(several,),  # of the error models
     )
+
+
+@helper
+def endpoint_count(theta):
+    """Number of endpoints; theta has that of further ones."""
+    return 1 + int(theta[9])
 
 
 @helper
@@ -140,8 +158,9 @@ def blocks(theta):
     at += d * d
     chol = as_matrix(theta[at:], d, d)
     at += d * d
-    sigma = theta[at : at + 3]
-    sigma_status = theta[at + 3 : at + 6]
+    slots = 3 * endpoint_count(theta)
+    sigma = theta[at : at + slots]
+    sigma_status = theta[at + slots : at + 2 * slots]
     return (
         transform, lower, upper, position, parameter, beta, beta_status,
         omega, omega_status, chol, sigma, sigma_status,
@@ -152,7 +171,8 @@ def blocks(theta):
 def prior_blocks(theta):
     """Views of the blocks of theta that hold priors."""
     p, d, p_x = int(theta[0]), int(theta[1]), int(theta[2])
-    at = _HEADER + 4 * p + d + 2 * p_x * p + 3 * d * d + 6
+    slots = 3 * endpoint_count(theta)
+    at = _HEADER + 4 * p + d + 2 * p_x * p + 3 * d * d + 2 * slots
     mean = as_matrix(theta[at:], p_x, p)
     at += p_x * p
     weight = as_matrix(theta[at:], p_x, p)
@@ -160,9 +180,50 @@ def prior_blocks(theta):
     omega_scale = as_matrix(theta[at:], d, d)
     at += d * d
     return (
-        mean, weight, omega_scale, theta[at : at + d], theta[at + d : at + d + 3],
-        theta[at + d + 3 : at + d + 6],
+        mean, weight, omega_scale, theta[at : at + d], theta[at + d : at + d + slots],
+        theta[at + d + slots : at + d + 2 * slots],
     )  # fmt: skip
+
+
+@helper
+def place_of(theta, e, c):
+    """Place in sigma of the parameter in slot c (a, b or c) of an endpoint."""
+    n = endpoint_count(theta)
+    slot = 3 * e + c
+    return slot if n == 1 else int(theta[theta.size - 4 * n + slot])
+
+
+@helper
+def code_of(theta, e):
+    """Error model of an endpoint."""
+    n = endpoint_count(theta)
+    return int(theta[3]) if n == 1 else int(theta[theta.size - n + e])
+
+
+@helper
+def scale_slot(code):
+    """Slot of the residual scale that has a closed form, or -1 where none has."""
+    if code == PROPORTIONAL or code == POWER:
+        return 1
+    return 0 if code == CONSTANT or code == EXPONENTIAL else -1
+
+
+@helper
+def endpoints_of(y):
+    """Number of endpoints of a record."""
+    return int(y[y.size - 1])
+
+
+@helper
+def rows_of(y, e):
+    """Number of responses of an endpoint in a record."""
+    return int(y[y.size - 1 - int(y[y.size - 1]) + e])
+
+
+@helper
+def row_count(y, p_x, n_columns):
+    """Number of responses of a record."""
+    return (y.size - p_x - 2 - endpoints_of(y)) // (1 + n_columns)
 
 
 @helper
@@ -202,30 +263,66 @@ def natural(theta, y, z, psi):
 @helper
 def columns_of(y, p_x, n_columns):
     """Data columns of the structural model in a record."""
-    n = (y.size - p_x - 1) // (1 + n_columns)
+    n = row_count(y, p_x, n_columns)
     return as_matrix(segment(y, p_x + 1 + n, n_columns * n), n_columns, n)
 
 
-@kernel(LOG_LIK)
-def log_lik(structural, theta, y, latent, work):
-    """Log density of an individual's responses given its draw; fills the rest of the draw."""
+@helper
+def _predict(structural, theta, y, latent, work, n):
+    """Responses and predictions of an individual given its draw."""
     p = int(theta[0])
-    d = int(theta[1])
     p_x = int(theta[2])
-    code = int(theta[3])
     n_columns = int(theta[4])
-    sigma_at = int(theta[5])
-    n = (y.size - p_x - 1) // (1 + n_columns)
     dv = segment(y, p_x + 1, n)
     columns = as_matrix(segment(y, p_x + 1 + n, n_columns * n), n_columns, n)
     psi = segment(work, 0, p)
     predicted = segment(work, p, n)
     natural(theta, y, latent, psi)
     structural(psi, columns, predicted)
+    return dv, predicted
+
+
+@kernel(LOG_LIK)
+def log_lik(structural, theta, y, latent, work):
+    """Log density of an individual's responses given its draw; fills the rest of the draw.
+
+    For one endpoint: the hottest function of the library, which looks nothing up and has no loop.
+    """
+    d = int(theta[1])
+    p_x = int(theta[2])
+    code = int(theta[3])
+    sigma_at = int(theta[5])
+    n = (y.size - p_x - 3) // (1 + int(theta[4]))
+    dv, predicted = _predict(structural, theta, y, latent, work, n)
     a, b, c = theta[sigma_at], theta[sigma_at + 1], theta[sigma_at + 2]
     value, latent[d] = log_density(code, a, b, c, dv, predicted)
     latent[d + 1] = n
     return y[p_x] + value
+
+
+@kernel(LOG_LIK, deferred=True)
+def log_lik_of_endpoints(structural, theta, y, latent, work):
+    """As `log_lik`, for several endpoints: the sum of their log densities."""
+    d = int(theta[1])
+    p_x = int(theta[2])
+    sigma_at = int(theta[5])
+    n_endpoints = endpoints_of(y)
+    n = row_count(y, p_x, int(theta[4]))
+    dv, predicted = _predict(structural, theta, y, latent, work, n)
+    total = y[p_x]
+    start = 0
+    for e in range(n_endpoints):
+        rows = rows_of(y, e)
+        a = theta[sigma_at + place_of(theta, e, 0)]
+        b = theta[sigma_at + place_of(theta, e, 1)]
+        c = theta[sigma_at + place_of(theta, e, 2)]
+        value, latent[d + e] = log_density(
+            code_of(theta, e), a, b, c, segment(dv, start, rows), segment(predicted, start, rows)
+        )
+        latent[d + n_endpoints + e] = rows
+        total += value
+        start += rows
+    return total
 
 
 @kernel(PRIOR)
@@ -247,20 +344,22 @@ def prior(theta, y, mean, chol):
 
 
 @helper
-def _design_size(d, size):
+def _design_size(d, size, n_endpoints):
     """Design columns p_x for which the statistic has this size (see `accumulate`)."""
-    return int(0.5 * (np.sqrt(d * d + 4.0 * (size - d * d - 2)) - d) + 0.5)
+    return int(0.5 * (np.sqrt(d * d + 4.0 * (size - d * d - 2 * n_endpoints)) - d) + 0.5)
 
 
 @kernel(ACCUMULATE)
 def accumulate(weight, y, latent, s):
-    """Add ``x phi'``, ``phi phi'``, ``x x'``, the number of responses and the residual statistic.
+    """Add ``x phi'``, ``phi phi'``, ``x x'``, and of every endpoint responses and statistic.
 
-    The sizes follow from those of `latent` (d + 2) and s (p_x d + d d + p_x p_x + 2). The third
-    is the sum of weights too: x begins with 1.
+    With m endpoints the sizes follow from those of `latent` (d + 2 m) and s
+    (p_x d + d d + p_x p_x + 2 m): m numbers of responses, m residual statistics at the end. The
+    third is the sum of weights too: x begins with 1.
     """
-    d = latent.size - 2
-    p_x = _design_size(d, s.size)
+    n_endpoints = endpoints_of(y)
+    d = latent.size - 2 * n_endpoints
+    p_x = _design_size(d, s.size, n_endpoints)
     for j in range(p_x):
         for a in range(d):
             s[j * d + a] += weight * y[j] * latent[a]
@@ -272,8 +371,10 @@ def accumulate(weight, y, latent, s):
     for j in range(p_x):
         for i in range(p_x):
             s[at + j * p_x + i] += weight * y[j] * y[i]
-    s[s.size - 2] += weight * latent[d + 1]
-    s[s.size - 1] += weight * latent[d]
+    at = s.size - 2 * n_endpoints
+    for e in range(n_endpoints):
+        s[at + e] += weight * latent[d + n_endpoints + e]
+        s[at + n_endpoints + e] += weight * latent[d + e]
 
 
 @helper
@@ -285,6 +386,13 @@ def _parts(s, d, p_x):
         as_matrix(s[at:], d, d),
         as_matrix(s[at + d * d :], p_x, p_x),
     )
+
+
+@helper
+def _residual_parts(s, n_endpoints):
+    """Views of numbers of responses and of residual statistics, by endpoint."""
+    at = s.size - 2 * n_endpoints
+    return s[at : at + n_endpoints], s[at + n_endpoints :]
 
 
 @routine
@@ -399,10 +507,16 @@ def maximize(s, theta):
             return 1
     mean, weight, omega_scale, omega_count, sigma_scale, sigma_count = prior_blocks(theta)
     s1, s2, xx = _parts(s, d, p_x)
-    n_obs, square = s[s.size - 2], s[s.size - 1]
-    if square < 0.0:
-        return 2
-    if not (xx[0, 0] > 0.0 and n_obs > 0.0):
+    n_endpoints = endpoint_count(theta)
+    n_obs, square = _residual_parts(s, n_endpoints)
+    total = 0.0
+    for e in range(n_endpoints):
+        if square[e] < 0.0:
+            return 2
+        if n_obs[e] < 0.0:
+            return 4
+        total += n_obs[e]
+    if not (xx[0, 0] > 0.0 and total > 0.0):
         return 4
     if d > 0:
         inverse = np.zeros((d, d))
@@ -419,14 +533,18 @@ def maximize(s, theta):
             factorise(omega, chol)
             if not moved > _STILL:
                 break
-    code = int(theta[3])
-    c = 1 if code == PROPORTIONAL or code == POWER else 0
-    scale = np.sqrt((square + sigma_scale[c]) / (n_obs + sigma_count[c]))
-    scale = max(scale, SIGMA_FLOOR)
-    if (code == CONSTANT or code == EXPONENTIAL) and sigma_status[0] == FREE:
-        sigma[0] = scale
-    elif (code == PROPORTIONAL or code == POWER) and sigma_status[1] == FREE:
-        sigma[1] = scale
+    for place in range(3 * n_endpoints):
+        if sigma_status[place] != FREE:
+            continue
+        # Endpoints that share a scale pool their sums. A batch may hold no response of any.
+        top, bottom, used = sigma_scale[place], sigma_count[place], 0.0
+        for e in range(n_endpoints):
+            c = scale_slot(code_of(theta, e))
+            if c >= 0 and place_of(theta, e, c) == place:
+                top += square[e]
+                used += n_obs[e]
+        if used > 0.0:
+            sigma[place] = max(np.sqrt(top / (used + bottom)), SIGMA_FLOOR)
     return 0
 
 
@@ -446,8 +564,8 @@ def mean_log_prior(theta):
         value -= omega_count[a] * np.log(chol[a, a])
         for b in range(d):
             value -= 0.5 * omega_scale[a, b] * inverse[a, b]
-    for c in range(2):
-        if sigma_status[c] == FREE:
+    for c in range(sigma.size):
+        if sigma_status[c] == FREE and sigma_count[c] > 0.0:
             value -= sigma_count[c] * np.log(sigma[c])
             value -= 0.5 * sigma_scale[c] / (sigma[c] * sigma[c])
     return value
@@ -457,18 +575,22 @@ def mean_log_prior(theta):
 def surrogate(s, theta):
     """Complete-data log-likelihood per individual, for error models with a closed form.
 
-    ``-(w log |Omega| + tr Omega^-1 R + 2 n log a + r2 / a^2) / 2`` with w the sum of weights, R
-    the second moment of ``phi - B' x``, n the number of responses and r2 the residual statistic
-    (neither of the last two with a user's log-likelihood); and the log prior.
+    ``-(w log |Omega| + tr Omega^-1 R + sum_e (2 n_e log a_e + r2_e / a_e^2)) / 2`` with w the sum
+    of weights, R the second moment of ``phi - B' x``, n the numbers of responses and r2 the
+    residual statistics of the endpoints (neither of the last two with a user's log-likelihood);
+    and the log prior.
     """
     (_, _, _, _, parameter, beta, _, omega, _, chol, sigma, _) = blocks(theta)
     d, p_x = omega.shape[0], beta.shape[0]
     s1, s2, xx = _parts(s, d, p_x)
-    code = int(theta[3])
-    scale = sigma[1] if code == PROPORTIONAL or code == POWER else sigma[0]
+    n_endpoints = endpoint_count(theta)
+    n_obs, square = _residual_parts(s, n_endpoints)
     value = 0.0
-    if code != LOG_LIKELIHOOD:
-        value -= s[s.size - 2] * np.log(scale) + 0.5 * s[s.size - 1] / (scale * scale)
+    for e in range(n_endpoints):
+        c = scale_slot(code_of(theta, e))
+        if c >= 0:
+            scale = sigma[place_of(theta, e, c)]
+            value -= n_obs[e] * np.log(scale) + 0.5 * square[e] / (scale * scale)
     inverse = np.zeros((d, d))
     if d > 0:
         cholesky_inverse(chol, inverse)
@@ -484,14 +606,20 @@ def surrogate(s, theta):
 def project(s, theta):
     """Make sums of squares and counts those of some data; Omega has its own floor.
 
-    The residual statistic is kept from being negative, the number of responses above one for
-    every individual, and the moments of the design definite.
+    Residual statistics are kept from being negative, the number of responses above one for
+    every individual, and the moments of the design definite. Individuals may lack one of several
+    endpoints: its number is kept from being negative, and its statistic is 0 where it is.
     """
-    d, p_x = int(theta[1]), int(theta[2])
+    d, p_x, n_endpoints = int(theta[1]), int(theta[2]), endpoint_count(theta)
     xx = _parts(s, d, p_x)[2]
-    s[s.size - 1] = max(s[s.size - 1], 0.0)
     xx[0, 0] = max(xx[0, 0], 1e-8)
-    s[s.size - 2] = max(s[s.size - 2], xx[0, 0])
+    n_obs, square = _residual_parts(s, n_endpoints)
+    for e in range(n_endpoints):
+        square[e] = max(square[e], 0.0)
+        if n_endpoints == 1:
+            n_obs[e] = max(n_obs[e], xx[0, 0])
+        elif n_obs[e] <= 0.0:
+            n_obs[e] = square[e] = 0.0
     factor = np.zeros((p_x, p_x))
     ridge = 1e-8
     while not cholesky(xx, factor) and ridge < 1e12:

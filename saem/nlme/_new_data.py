@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from saem.contract import Array
 from saem.exceptions import DataError, Problems
 from saem.nlme._columns import Report, numeric
+from saem.nlme._endpoint_column import endpoint_codes
 from saem.nlme._explain import did_you_mean
 from saem.nlme._occasion_tables import on_new_rows
 from saem.nlme.covariates import formula_columns
+from saem.nlme.endpoints import DVID
 from saem.nlme.occasions import COLUMN
 
 if TYPE_CHECKING:
     from saem.nlme.results import NLMEResults
 
-__all__ = ["check_labels", "predict_new"]
+__all__ = ["check_labels", "endpoints_of", "predict_new"]
 
 
 def predict_new(results: NLMEResults, kind: str, frame: object) -> pd.Series:
@@ -30,7 +33,7 @@ def predict_new(results: NLMEResults, kind: str, frame: object) -> pd.Series:
             "frame with the columns of the fit."
         )
     report = Report(frame.index)
-    columns = _columns(results, frame, report)
+    columns = _columns(results, frame, report, endpoints_of(results, frame, report))
     needed = _covariates(results) if kind == "population" else []
     ids = results.model.individuals.names["id"]
     occasions = results.model.occasions
@@ -62,13 +65,27 @@ def predict_new(results: NLMEResults, kind: str, frame: object) -> pd.Series:
     return pd.Series(out, index=frame.index, name="prediction")
 
 
-def _columns(results: NLMEResults, frame: pd.DataFrame, report: Report) -> Array:
-    """Columns of the structural model, shape (n_columns, n_rows)."""
+def endpoints_of(results: NLMEResults, frame: pd.DataFrame, report: Report) -> NDArray[np.int64]:
+    """Endpoint of each new row, checked; 0 where the model has one response."""
+    endpoints, names = results.model.endpoints, results.model.individuals.names
+    codes = None
+    if endpoints.labels and _require(frame, names[DVID], report):
+        codes = endpoint_codes(frame, names[DVID], endpoints, report, complete=False)
+    return np.zeros(len(frame), dtype=np.int64) if codes is None else codes
+
+
+def _columns(
+    results: NLMEResults, frame: pd.DataFrame, report: Report, codes: NDArray[np.int64]
+) -> Array:
+    """Columns of the structural model, shape (n_columns, n_rows); `codes` are the endpoints."""
     structural, names = results.model.structural, results.model.individuals.names
+    endpoints = results.model.endpoints
     rows = []
     for name in structural.columns:
         if name == COLUMN and results.model.occasions is not None:
             rows.append(np.zeros(len(frame)))  # numbered by those who need it
+        elif name == DVID and endpoints.labels:
+            rows.append(endpoints.column_values[codes])
         elif name not in names:  # a constant stood for it in the fit
             rows.append(np.full(len(frame), structural.defaults[name]))
         elif _require(frame, names[name], report):

@@ -13,6 +13,7 @@ from saem.contract import Array
 from saem.exceptions import ModelError, Problems, SaemWarning
 from saem.nlme._explain import count, failing_line
 from saem.nlme._residual import POWER, PROPORTIONAL
+from saem.nlme.endpoints import Endpoints
 
 if TYPE_CHECKING:
     from saem.nlme.data import Individuals
@@ -23,7 +24,10 @@ __all__ = ["check_predictions"]
 
 
 def check_predictions(
-    structural: Structural, psi: ArrayLike, individuals: Individuals, error: ErrorModel
+    structural: Structural,
+    psi: ArrayLike,
+    individuals: Individuals,
+    error: ErrorModel | Endpoints,
 ) -> None:
     """Evaluate the structural model for every individual at given parameters.
 
@@ -34,7 +38,7 @@ def check_predictions(
         Natural-scale parameters in the order of ``structural.param_names``:
         the typical values to start from, shared or one row per individual.
     individuals : Individuals
-    error : ErrorModel
+    error : ErrorModel or Endpoints
 
     Raises
     ------
@@ -51,7 +55,8 @@ def check_predictions(
         no residual variance there.
     """
     values = np.atleast_2d(np.asarray(psi, dtype=float))
-    check = _Check(structural, values, individuals, error)
+    endpoints = error if isinstance(error, Endpoints) else Endpoints((), (error,))
+    check = _Check(structural, values, individuals, endpoints)
     problems = Problems(f"the structural model {structural.name!r} at the starting values")
     wrong_type = check.wrong_type()
     if wrong_type:
@@ -62,7 +67,9 @@ def check_predictions(
         (np.isnan(predictions), "is not a number (NaN)", "start from other values, or guard"),
         (np.isinf(predictions), "is infinite", check.impossible),
         (
-            np.isfinite(predictions) & (predictions <= 0) & error.positive,
+            np.isfinite(predictions)
+            & (predictions <= 0)
+            & endpoints.positive[individuals.endpoint],
             "is not positive, but the exponential error model takes its logarithm",
             "start from other values, drop rows where the prediction must be 0, or choose another "
             "error model; or guard",
@@ -71,13 +78,14 @@ def check_predictions(
         if rows.any():
             check.report(problems, rows, predictions, what, remedy)
     problems.raise_if_any(ModelError)
-    _warn_zero(check, predictions, error)
+    _warn_zero(check, predictions, endpoints)
 
 
-def _warn_zero(check: _Check, predictions: Array, error: ErrorModel) -> None:
-    zero = np.flatnonzero(predictions == 0)
-    if error.code in (PROPORTIONAL, POWER) and zero.size:
-        kind = "proportional" if error.code == PROPORTIONAL else "power"
+def _warn_zero(check: _Check, predictions: Array, endpoints: Endpoints) -> None:
+    codes = np.array(endpoints.codes)[check.individuals.endpoint]
+    zero = np.flatnonzero((predictions == 0) & np.isin(codes, (PROPORTIONAL, POWER)))
+    if zero.size:
+        kind = "proportional" if codes[zero[0]] == PROPORTIONAL else "power"
         warnings.warn(
             f"the prediction is 0 in {zero.size} of {predictions.size} rows, first for "
             f"{check.where(int(zero[0]))}: a {kind} error has no variance there. Remedy: "
@@ -91,12 +99,12 @@ class _Check:
     """Predictions of one model for one data set, and words about their rows."""
 
     def __init__(
-        self, structural: Structural, psi: Array, individuals: Individuals, error: ErrorModel
+        self, structural: Structural, psi: Array, individuals: Individuals, endpoints: Endpoints
     ) -> None:
         self.structural = structural
-        self.noun = "prediction" if error.continuous else "log-likelihood"
+        self.noun = "prediction" if endpoints.continuous else "log-likelihood"
         self.impossible = "start from other values, or guard"
-        if not error.continuous:
+        if not endpoints.continuous:
             self.impossible = f"see that the row is possible at the start; {self.impossible}"
         self.psi = psi
         self.individuals = individuals

@@ -12,7 +12,7 @@ from saem.contract import Array
 from saem.exceptions import ModelError, Problems
 from saem.nlme import _kernels
 from saem.nlme.data import Individuals
-from saem.nlme.error_models import ErrorModel
+from saem.nlme.endpoints import Endpoints
 
 __all__ = ["omega_pattern_of", "pack_records"]
 
@@ -54,33 +54,38 @@ def pack_records(
     data: Individuals,
     x: Array,
     columns: Sequence[str],
-    error: ErrorModel,
+    endpoints: Endpoints,
     defaults: Mapping[str, float],
 ) -> tuple[Array, Any]:
-    """One contiguous record per individual: design row, constant, responses, columns.
+    """One contiguous record per individual, laid out as `saem.nlme._kernels` says.
 
-    The constant holds the ``2 pi`` term, and the Jacobian where the residual
-    is normal on the log scale, so that the density is that of the data as given; 0 with a
-    user's log-likelihood.
+    The constant holds the ``2 pi`` term, and the Jacobian where residuals
+    are normal on the log scale, so that the density is that of the data as given; rows with a
+    user's log-likelihood add nothing to it.
     """
     n, n_obs, starts = data.n_individuals, data.n_obs, data.offsets
-    p_x = x.shape[1]
-    logged = error.code == _kernels.EXPONENTIAL
-    response = np.log(data.dv) if logged else data.dv
-    lengths = p_x + 1 + n_obs * (1 + len(columns))
+    p_x, m = x.shape[1], endpoints.number
+    logged = (np.array(endpoints.codes) == _kernels.EXPONENTIAL)[data.endpoint]
+    continuous = np.array([error.continuous for error in endpoints.errors])[data.endpoint]
+    response = data.dv.copy()
+    response[logged] = np.log(data.dv[logged])
+    lengths = p_x + 2 + m + n_obs * (1 + len(columns))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     values = np.empty(offsets[-1])
     stacked = np.empty((1 + len(columns), data.dv.size))
     stacked[0] = response
     for c, name in enumerate(columns, 1):
         stacked[c] = data.columns[name] if name in data.columns else defaults[name]
+    counts = data.counts(m)
     for i in range(n):
         rows = slice(starts[i], starts[i + 1])
-        constant = -float(n_obs[i]) * HALF_LOG_2PI if error.continuous else 0.0
-        if logged:
-            constant -= float(np.sum(response[rows]))
-        at = offsets[i]
+        constant = -float(continuous[rows].sum()) * HALF_LOG_2PI
+        if logged[rows].any():
+            constant -= float(np.sum(response[rows][logged[rows]]))
+        at, end = offsets[i], offsets[i + 1]
         values[at : at + p_x] = x[i]
         values[at + p_x] = constant
-        values[at + p_x + 1 : offsets[i + 1]] = stacked[:, rows].ravel()
+        values[at + p_x + 1 : end - m - 1] = stacked[:, rows].ravel()
+        values[end - m - 1 : end - 1] = counts[i]
+        values[end - 1] = m
     return values, offsets

@@ -22,6 +22,7 @@ from saem._types import INDEX, KERNELS, MATRIX, VECTOR, unpack
 from saem.contract import Array
 from saem.nlme import _kernels
 from saem.nlme._continuous import require_predictions
+from saem.nlme._rows import respond_at
 
 if TYPE_CHECKING:
     from saem.nlme.data import Individuals
@@ -108,12 +109,7 @@ def respond(model: NLME, theta: Array, normals: Array, eps: Array) -> Array:
         Rows stacked by individual.
     """
     require_predictions(model, "simulated responses", _BY_HAND)
-    f, _ = predictions(model, theta, normals)
-    g = np.empty_like(f)
-    _kernels.residual_sds(model.error.code, model.theta_spec.view(theta)["sigma"], f, g)
-    if model.error.code == _kernels.EXPONENTIAL:
-        return np.asarray(f * np.exp(g * eps))
-    return np.asarray(f + g * eps)
+    return respond_at(model, theta, predictions(model, theta, normals)[0], eps)
 
 
 def replicate(model: NLME, theta: Array, rng: np.random.Generator) -> Array:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from saem.contract import Array
 from saem.nlme._columns import Report
 from saem.nlme._explain import count
-from saem.nlme.error_models import ErrorModel
 from saem.nlme.structural import Structural
 
 __all__ = [
@@ -59,11 +58,10 @@ def check_event_columns(frame: pd.DataFrame, names: Mapping[str, Hashable], repo
 def check_values(
     names: Mapping[str, Hashable],
     values: Mapping[str, Array],
-    structural: Structural,
-    error: ErrorModel,
+    positive: NDArray[np.bool_],
     report: Report,
 ) -> None:
-    """Check columns cell by cell: missing, infinite, negative."""
+    """Check columns cell by cell: missing, infinite, negative; `positive` marks rows of dv."""
     for name, array in values.items():
         missing = np.isnan(array)
         owner = f"column {names[name]!r} ({name})"
@@ -83,8 +81,8 @@ def check_values(
                 remedy="correct the sign",
             )
     dv = values.get("dv")
-    if dv is not None and getattr(error, "positive", False):
-        low = (dv <= 0) & np.isfinite(dv)
+    if dv is not None:
+        low = (dv <= 0) & np.isfinite(dv) & positive
         if low.any():
             report.data.add(
                 f"column {names['dv']!r} (dv) must be positive, since the exponential error model "
@@ -145,9 +143,10 @@ def check_times(
     names: Mapping[str, Hashable],
     values: Mapping[str, Array],
     structural: Structural,
+    endpoint: Rows,
     report: Report,
 ) -> None:
-    """Check that times do not decrease within a subject; note replicates."""
+    """Check that times do not decrease within a subject and endpoint; note replicates."""
     if "time" not in values:
         return
     time = values["time"][order]
@@ -155,6 +154,7 @@ def check_times(
         step = np.diff(time)
     inside = np.ones(step.size, dtype=bool)
     inside[offsets[1:-1] - 1] = False
+    inside &= np.diff(endpoint[order]) == 0
     if "occasion" in structural.columns and "occasion" in values:  # each has a clock of its own
         inside &= np.diff(values["occasion"][order]) == 0
     back = np.flatnonzero((step < 0) & inside)

@@ -18,8 +18,10 @@ from saem.contract import Array
 from saem.exceptions import DataError
 from saem.nlme import _values
 from saem.nlme._columns import Report, find_columns, numeric
+from saem.nlme._endpoint_column import check_one_endpoint, endpoint_codes, sorted_by_endpoint
 from saem.nlme._explain import count, did_you_mean
 from saem.nlme.covariates import Design, build_design, check_formula
+from saem.nlme.endpoints import DVID, Endpoints
 from saem.nlme.error_models import ErrorModel
 from saem.nlme.parameters import Parameter
 from saem.nlme.structural import Structural
@@ -32,7 +34,7 @@ class Individuals:
     """Checked data, grouped by individual.
 
     Rows are stacked individual by individual, in the order in which the
-    individuals first appear; within one, they keep the order of the frame.
+    individuals first appear; within one by endpoint, and then in the order of the frame.
 
     Attributes
     ----------
@@ -50,6 +52,8 @@ class Individuals:
         Position in the user's frame, from 0, of each stacked row.
     row_labels : pandas.Index
         Index labels of the stacked rows.
+    endpoint : ndarray of int64, shape (n_rows,)
+        Number of each row's endpoint; 0 where the model has one only.
     design : Design
         Covariates.
     names : dict of str to hashable
@@ -68,11 +72,29 @@ class Individuals:
     design: Design
     names: dict[str, Hashable]
     subjects: pd.DataFrame = field(repr=False)
+    endpoint: NDArray[np.int64] = field(repr=False)
 
     @property
     def n_individuals(self) -> int:
         """Number of individuals."""
         return len(self.ids)
+
+    @property
+    def file_order(self) -> NDArray[np.int64]:
+        """Stacked rows in the order of the frame."""
+        return np.argsort(self.source_row, kind="stable")
+
+    def same_responses(self, other: Individuals) -> bool:
+        """Whether other data have the same responses in the frame's order, however stacked."""
+        return np.array_equal(self.dv[self.file_order], other.dv[other.file_order])
+
+    def counts(self, n_endpoints: int) -> NDArray[np.int64]:
+        """Observations of each individual by endpoint, shape (n_individuals, n_endpoints)."""
+        owner = np.repeat(np.arange(self.n_individuals), self.n_obs)
+        cells = np.bincount(
+            owner * n_endpoints + self.endpoint, minlength=self.n_individuals * n_endpoints
+        )
+        return cells.reshape(self.n_individuals, n_endpoints).astype(np.int64)
 
     def matrix(self, names: Iterable[str]) -> Array:
         """Columns as the structural model wants them, shape (n_columns, n_rows)."""
@@ -100,7 +122,7 @@ def read_individuals(
     columns: Mapping[str, Hashable] | None,
     structural: Structural,
     parameters: Mapping[str, Parameter],
-    error: ErrorModel,
+    error: ErrorModel | Endpoints,
 ) -> Individuals:
     """Check data and model together and group the rows by individual.
 
@@ -114,7 +136,7 @@ def read_individuals(
         whatever the case, or by a usual other name (`Subject` for ``"id"``).
     structural : Structural
     parameters : mapping of str to Parameter
-    error : ErrorModel
+    error : ErrorModel or Endpoints
 
     Returns
     -------
@@ -135,37 +157,71 @@ def read_individuals(
         of a categorical id, and more parameters than observations.
     """
     report = _open_report(frame)
-    _check_model(structural, parameters, error, report)
+    endpoints = error if isinstance(error, Endpoints) else Endpoints((), (error,))
+    _check_model(structural, parameters, endpoints, report)
     mapping = _check_columns_argument(columns, report)
     own = [c for c in structural.columns if c != "dv"]  # the response is asked for anyway
     wanted = [c for c in own if c not in structural.defaults]
     spare = [c for c in own if c in structural.defaults]
     # A time column that the model does not use is taken only if the user names it.
-    spare += [c for c in ("time",) if c in mapping and c not in structural.columns]
-    names = find_columns(frame, mapping, ["id", "dv", *wanted], spare, report)
+    spare += [c for c in ("time", DVID) if c in mapping and c not in structural.columns]
+    if endpoints.labels:
+        wanted, spare = [*wanted, DVID], [c for c in spare if c != DVID]
+    needed_columns = dict.fromkeys(["id", "dv", *wanted])
+    names = find_columns(frame, mapping, list(needed_columns), spare, report)
     formulas, needed = _check_formulas(structural, parameters, frame, report)
 
     grouping = _group(frame, names.get("id"), report) if len(frame) else None
     _values.check_event_columns(frame, names, report)
+    codes = _endpoints(frame, names, structural, endpoints, report)
+    not_numbers = ("id", DVID) if endpoints.labels or DVID not in structural.columns else ("id",)
     arrays = {
         name: numeric(frame, label, report)
         for name, label in names.items()
-        if name != "id" and len(frame)
+        if name not in not_numbers and len(frame)
     }
     values = {name: array for name, array in arrays.items() if array is not None}
-    _values.check_values(names, values, structural, error, report)
+    if codes is not None and endpoints.labels and DVID in structural.columns:
+        values[DVID] = endpoints.column_values[codes]
+    if codes is None:
+        codes = np.zeros(len(frame), dtype=np.int64)
+    elif grouping is not None:
+        grouping.order = sorted_by_endpoint(grouping.order, grouping.offsets, codes)
+    _values.check_values(names, values, _positive(endpoints, codes), report)
     if grouping is None:
         report.finish(stacklevel=3)
         raise AssertionError("rows that cannot be grouped are a problem")  # pragma: no cover
-    _check_groups(grouping, names, values, structural, parameters, error, report)
+    _check_groups(grouping, names, values, structural, parameters, endpoints, codes, report)
     subjects = _values.subject_frame(frame, needed, grouping.order, grouping.offsets, report)
     if subjects is None:
         subjects, formulas = frame.iloc[grouping.order[grouping.offsets[:-1]], :0], {}
     design = build_design(formulas, subjects, grouping.ids, report.data)
     if not report.data and not report.model:
-        _note_size(values, parameters, error, design, report)
+        _note_size(values, parameters, endpoints, design, report)
     report.finish(stacklevel=3)  # at the call of the model that reads the data
-    return _assemble(frame, names, values, structural, grouping, design, subjects)
+    return _assemble(frame, names, values, structural, grouping, design, subjects, codes)
+
+
+def _endpoints(
+    frame: pd.DataFrame,
+    names: Mapping[str, Hashable],
+    structural: Structural,
+    endpoints: Endpoints,
+    report: Report,
+) -> NDArray[np.int64] | None:
+    """Endpoint of each row of the frame, or None where they are not known."""
+    if not endpoints.labels:
+        check_one_endpoint(frame, names, structural, report)
+        return np.zeros(len(frame), dtype=np.int64)
+    if DVID not in names or not len(frame):
+        return None
+    return endpoint_codes(frame, names[DVID], endpoints, report)
+
+
+def _positive(endpoints: Endpoints, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Rows whose responses must be positive."""
+    flags = [bool(getattr(error, "positive", False)) for error in endpoints.errors]
+    return np.array(flags, dtype=bool)[codes]
 
 
 def identity_column(frame: object, columns: object) -> Hashable | None:
@@ -222,17 +278,20 @@ def _check_columns_argument(columns: object, report: Report) -> dict[str, Hashab
     return dict(columns)
 
 
-def _check_model(structural: Structural, parameters: object, error: object, report: Report) -> None:
-    """Check parameters against the structural model, each parameter, and the error model."""
-    if not isinstance(error, ErrorModel):
+def _check_model(
+    structural: Structural, parameters: object, endpoints: Endpoints, report: Report
+) -> None:
+    """Check parameters against the structural model, each parameter, and the error models."""
+    strange = [error for error in endpoints.errors if not isinstance(error, ErrorModel)]
+    for error in strange:
         report.model.add(
             f"error is {error!r}, not an error model",
             remedy="use ConstantError, ProportionalError, CombinedError, PowerError, "
             "ExponentialError or LogLikelihood",
         )
-    else:
-        _check_kind(structural, error, report)
-        for text, remedy in error.problems():
+    if not strange:
+        _check_kind(structural, endpoints, report)
+        for text, remedy in endpoints.problems():
             report.model.add(text, remedy=remedy)
     if not isinstance(parameters, Mapping):
         report.model.add(
@@ -266,20 +325,24 @@ def _check_model(structural: Structural, parameters: object, error: object, repo
                 report.model.add(text, remedy=remedy)
 
 
-def _check_kind(structural: Structural, error: ErrorModel, report: Report) -> None:
-    """Check that what the structural model returns is what the error model takes it for."""
-    reads = "dv" in structural.columns
-    if reads and error.continuous:
+def _check_kind(structural: Structural, endpoints: Endpoints, report: Report) -> None:
+    """Check that what a structural model returns is what its error model takes it for."""
+    if structural.parts:
+        for part, error in zip(structural.parts, endpoints.errors, strict=True):
+            _check_kind(part, Endpoints((), (error,)), report)
+        return
+    reads, error = "dv" in structural.columns, endpoints.errors[0]
+    if reads and all(error.continuous for error in endpoints.errors):
         report.model.add(
             f"structural model {structural.name!r} takes the response (column 'dv'), which cannot "
             f"go into a prediction of it with {type(error).__name__}",
             remedy="error=saem.LogLikelihood() if it returns the log-likelihood of its row; a copy "
             "of the column under another name if not",
         )
-    elif not error.continuous and not reads and not structural.scalar:
+    elif not endpoints.continuous and not reads and not structural.scalar:
         report.model.add(
             f"structural model {structural.name!r} predicts a continuous response, not the "
-            f"log-likelihood of a row, as {type(error).__name__} takes it",
+            "log-likelihood of a row, as LogLikelihood takes it",
             remedy="use an error model such as ConstantError()",
         )
 
@@ -361,7 +424,8 @@ def _check_groups(
     values: Mapping[str, Array],
     structural: Structural,
     parameters: object,
-    error: object,
+    endpoints: Endpoints,
+    codes: NDArray[np.int64],
     report: Report,
 ) -> None:
     """Check what depends on which rows belong together."""
@@ -372,19 +436,21 @@ def _check_groups(
             "variances between subjects need at least 2",
             remedy="check the id column, or set random=False for every parameter",
         )
-    _values.check_responses(grouping.ids, grouping.offsets, grouping.order, values, error, report)
-    _values.check_times(grouping.offsets, grouping.order, names, values, structural, report)
+    _values.check_responses(
+        grouping.ids, grouping.offsets, grouping.order, values, endpoints, report
+    )
+    _values.check_times(grouping.offsets, grouping.order, names, values, structural, codes, report)
     _values.check_doses(grouping.ids, grouping.offsets, grouping.order, names, values, report)
 
 
 def _note_size(
     values: Mapping[str, Array],
     parameters: Mapping[str, Parameter],
-    error: ErrorModel,
+    endpoints: Endpoints,
     design: Design,
     report: Report,
 ) -> None:
-    n_params = len(error.param_names) - len(error.fixed_names)
+    n_params = sum(not number.fixed for number in endpoints.numbers)
     n_params += sum(len(used) - 1 for used in design.used.values())
     n_params += sum(not p.fixed for p in parameters.values())
     n_params += sum(p.random and not p.fixed_omega for p in parameters.values())
@@ -403,6 +469,7 @@ def _assemble(
     grouping: _Grouping,
     design: Design,
     subjects: pd.DataFrame,
+    codes: NDArray[np.int64],
 ) -> Individuals:
     order = grouping.order
     columns = {
@@ -426,4 +493,5 @@ def _assemble(
         design=design,
         names=names,
         subjects=subjects,
+        endpoint=codes[order],
     )

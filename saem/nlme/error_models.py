@@ -15,7 +15,9 @@ an observation (`saem.nlme._residual`) is compiled with the model's kernels and 
 | 5 | `PowerError` | b f^c |
 | 6 | `LogLikelihood` | none: the structural function returns the log-likelihood of its row |
 
-The power c is 1 unless the user asks for another, or for its estimate.
+The power c is 1 unless the user asks for another, or for its estimate. With several endpoints
+each has an error model of its own, and a `Shared` value is one number of several
+(`saem.nlme.endpoints`).
 """
 
 from __future__ import annotations
@@ -38,11 +40,52 @@ __all__ = [
     "LogLikelihood",
     "PowerError",
     "ProportionalError",
+    "Shared",
     "resolve_error",
+    "start_value",
 ]
 
 #: Residual parameters, in the order of the block sigma.
 SIGMA = ("a", "b", "c")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A residual parameter that several endpoints have in common: one number, estimated once.
+
+    Given as the value of a parameter in the error models of all endpoints that share it.
+
+    Parameters
+    ----------
+    name : str
+        Its name in tables.
+    start : float
+        Value to start from.
+
+    Examples
+    --------
+    >>> sd = Shared("sd", 0.3)
+    >>> error = {"parent": ConstantError(sd), "metabolite": ConstantError(sd)}
+    >>> error["parent"].start
+    array([0.3, 0. , 1. ])
+    """
+
+    name: str
+    start: float
+
+
+def start_value(value: object) -> object:
+    """Number to start from: that of a `Shared`, or the value itself.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    object
+    """
+    return value.start if isinstance(value, Shared) else value
 
 
 class ErrorModel(ABC):
@@ -87,13 +130,14 @@ class ErrorModel(ABC):
     def start(self) -> Array:
         """Starting (a, b, c), shape (3,); 0, and a power of 1, for what the model does not have."""
         missing = {"a": 0.0, "b": 0.0, "c": 1.0}
-        return np.array([float(getattr(self, name, missing[name])) for name in SIGMA])
+        values = (start_value(getattr(self, name, missing[name])) for name in SIGMA)
+        return np.array([float(value) for value in values])  # type: ignore[arg-type]
 
     def problems(self) -> list[Problem]:
         """List what is wrong with this error model, each with its remedy."""
         found = []
         for name in self.param_names:
-            value = getattr(self, name)
+            value = start_value(getattr(self, name))
             if name == "c":
                 if not is_number(value):
                     found.append(
@@ -119,11 +163,11 @@ class ConstantError(ErrorModel):
 
     Parameters
     ----------
-    a : float
+    a : float or Shared
         Value to start from.
     """
 
-    a: float = 1.0
+    a: float | Shared = 1.0
 
     code = 0
     param_names = ("a",)
@@ -136,11 +180,11 @@ class ProportionalError(ErrorModel):
 
     Parameters
     ----------
-    b : float
+    b : float or Shared
         Value to start from; a fraction.
     """
 
-    b: float = 0.3
+    b: float | Shared = 0.3
 
     code = 1
     param_names = ("b",)
@@ -167,6 +211,13 @@ class _Powered(ErrorModel):
                     "set fixed_c=True or False",
                 )
             )
+        if fixed is True and isinstance(self.c, Shared):  # type: ignore[attr-defined]
+            found.append(
+                (
+                    f"{type(self).__name__}: c is shared, but kept at its start (fixed_c=True)",
+                    "set fixed_c=False, or give the number itself",
+                )
+            )
         return found
 
 
@@ -176,23 +227,23 @@ class CombinedError(_Powered):
 
     Parameters
     ----------
-    a : float
+    a : float or Shared
         Value to start from, in the units of the response.
-    b : float
+    b : float or Shared
         Value to start from; a fraction.
     form : {"sum", "variance"}
         Whether standard deviations add up, ``a + b f^c`` (often called
         combined1), or variances, ``sqrt(a^2 + b^2 f^(2 c))`` (combined2).
-    c : float
+    c : float or Shared
         Power of the prediction.
     fixed_c : bool
         Keep the power at `c`, the default, instead of estimating it.
     """
 
-    a: float = 1.0
-    b: float = 0.3
+    a: float | Shared = 1.0
+    b: float | Shared = 0.3
     form: str = "sum"
-    c: float = 1.0
+    c: float | Shared = 1.0
     fixed_c: bool = True
 
     has_closed_form = False
@@ -237,16 +288,16 @@ class PowerError(_Powered):
 
     Parameters
     ----------
-    b : float
+    b : float or Shared
         Value to start from.
-    c : float
+    c : float or Shared
         Power of the prediction to start from.
     fixed_c : bool
         Keep the power at `c` instead of estimating it.
     """
 
-    b: float = 0.3
-    c: float = 1.0
+    b: float | Shared = 0.3
+    c: float | Shared = 1.0
     fixed_c: bool = False
 
     code = 5
@@ -265,11 +316,11 @@ class ExponentialError(ErrorModel):
 
     Parameters
     ----------
-    a : float
+    a : float or Shared
         Standard deviation of log y to start from.
     """
 
-    a: float = 0.3
+    a: float | Shared = 0.3
 
     code = 4
     param_names = ("a",)

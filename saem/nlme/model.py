@@ -14,7 +14,8 @@ from saem.nlme import _kernels
 from saem.nlme._numerical import newton_step
 from saem.nlme._records import omega_pattern_of, pack_records
 from saem.nlme.data import Individuals, identity_column, read_individuals
-from saem.nlme.error_models import SIGMA, ConstantError, ErrorModel, resolve_error
+from saem.nlme.endpoints import resolve_endpoints
+from saem.nlme.error_models import ConstantError, ErrorModel
 from saem.nlme.occasions import (
     COLUMN,
     Deviation,
@@ -49,15 +50,17 @@ class NLME(Model):
     ----------
     data : pandas.DataFrame
         One row per observation.
-    structural : str or callable
+    structural : str or callable, or mapping of label to these
         Name of a library model (`saem.nlme.library.list_models`), or a function
         of one observation whose positional arguments are parameters and whose
-        keyword-only arguments are columns.
+        keyword-only arguments are columns. A mapping gives the model of each endpoint; they share
+        the parameters of the same name.
     parameters : mapping of str to Parameter
         One entry for each parameter of the structural model.
-    error : ErrorModel or str
+    error : ErrorModel or str, or mapping of label to these
         Residual error; `ConstantError` by default. With `saem.LogLikelihood` there is none:
-        the structural function returns the log-likelihood of its row.
+        the structural function returns the log-likelihood of its row. With several endpoints a
+        mapping from the values of the column ``dvid`` to the error model of each; see the notes.
     omega : str or sequence of sequence of str
         Pattern of the random effects' covariance: ``"diagonal"``, ``"full"``,
         or blocks such as ``[["ka", "V"], ["CL"]]``.
@@ -81,6 +84,14 @@ class NLME(Model):
     ------
     saem.exceptions.DataError, saem.exceptions.ModelError
         With every problem found, before anything is computed.
+
+    Notes
+    -----
+    **Several endpoints.** ``error={"cp": ProportionalError(0.2), "effect": ConstantError(1.0)}``
+    says that the column ``dvid`` tells two responses apart; its residual parameters are ``b_cp``
+    and ``a_effect``. `saem.Shared` values are one number of several endpoints. A structural
+    function that takes ``dvid`` gets the labels themselves if all are numbers, else 0, 1, ... in
+    the order of `error`; with a mapping as `structural` it need not know of endpoints.
 
     Examples
     --------
@@ -114,7 +125,7 @@ class NLME(Model):
         data: pd.DataFrame,
         structural: str | Any,
         parameters: Mapping[str, Parameter],
-        error: ErrorModel | str = ConstantError(),  # noqa: B008 (immutable)
+        error: ErrorModel | str | Mapping[Any, ErrorModel | str] = ConstantError(),  # noqa: B008
         omega: str | Sequence[Sequence[str]] = "diagonal",
         columns: Mapping[str, str] | None = None,
         priors: Mapping[str, Prior] | None = None,
@@ -122,15 +133,15 @@ class NLME(Model):
         iov: Sequence[str] | Mapping[str, float] | None = None,
         gamma: str | Sequence[Sequence[str]] = "diagonal",
     ) -> None:
-        self.structural: Structural = resolve_structural(structural)
-        self.error = resolve_error(error)
+        self.endpoints = resolve_endpoints(error)
+        self.structural: Structural = resolve_structural(structural, self.endpoints)
         self.gamma = gamma
         self.occasions: Occasions | None = None
         self.declared = self.structural, parameters
         if occasion is not None or iov is not None:
             data, columns, parameters = self._expand(data, columns, parameters, occasion, iov)
         self.individuals: Individuals = read_individuals(
-            data, columns or {}, self.structural, parameters, self.error
+            data, columns or {}, self.structural, parameters, self.endpoints
         )
         # In the order of the structural model, whatever order the user wrote.
         self.parameters = {name: parameters[name] for name in self.structural.param_names}
@@ -145,7 +156,7 @@ class NLME(Model):
         problems.raise_if_any(ModelError)
         self.penalised = bool(self.priors)
         typical = [p.start for p in self.parameters.values()]
-        check_predictions(self.structural, typical, self.individuals, self.error)
+        check_predictions(self.structural, typical, self.individuals, self.endpoints)
 
     def _expand(
         self, data: Any, columns: Any, parameters: Any, occasion: Any, iov: Any
@@ -191,22 +202,23 @@ class NLME(Model):
 
     def _pack(self) -> None:
         data = self.individuals
-        p, d = len(self.parameters), len(self.random_names)
+        p, d, m = len(self.parameters), len(self.random_names), self.endpoints.number
         x = data.design.matrix
         self.n_individuals, self.nobs = data.n_individuals, int(data.n_obs.sum())
-        self.theta_spec = _kernels.theta_blocks(p, d, x.shape[1])
+        self.theta_spec = _kernels.theta_blocks(p, d, x.shape[1], m)
         p_x = x.shape[1]
-        self.stat_spec = Packed(s1=(p_x, d), s2=(d, d), xx=(p_x, p_x), n_obs=(), s3=())
-        self.n_coords, self.latent_size = d, d + 2
+        each = (m,) if m > 1 else ()
+        self.stat_spec = Packed(s1=(p_x, d), s2=(d, d), xx=(p_x, p_x), n_obs=each, s3=each)
+        self.n_coords, self.latent_size = d, d + 2 * m
         self.work_size = p + 2 + int(data.n_obs.max())
         self.values, self.offsets = pack_records(
-            data, x, self.structural.columns, self.error, self.structural.defaults
+            data, x, self.structural.columns, self.endpoints, self.structural.defaults
         )
         from saem._types import make_kernels
 
         self.kernels = make_kernels(
             structural=self.structural.compiled,
-            log_lik=_kernels.log_lik,
+            log_lik=_kernels.log_lik if m == 1 else _kernels.log_lik_of_endpoints,
             prior=_kernels.prior,
             accumulate=_kernels.accumulate,
             maximize=_kernels.maximize,
@@ -222,9 +234,11 @@ class NLME(Model):
         x = data.design.matrix
         p, d = len(self.parameters), len(self.random_names)
         sigma_at = spec.slices["sigma"].start
-        view["dims"][:9] = [
-            p, d, x.shape[1], self.error.code, len(self.structural.columns), sigma_at, 1.0,
+        codes = self.endpoints.codes
+        view["dims"][:] = [
+            p, d, x.shape[1], codes[0], len(self.structural.columns), sigma_at, 1.0,
             *((len(self.occasions.sds), self.occasions.number) if self.occasions else (0, 0)),
+            len(codes) - 1,
         ]  # fmt: skip
         view["position"][:] = -1.0
         for m, (name, parameter) in enumerate(self.parameters.items()):
@@ -252,13 +266,12 @@ class NLME(Model):
         random = view["beta_status"][:, view["parameter"].astype(int)]
         if coupled and np.any(random != random[:, :1]):
             view["dims"][6] = _kernels.SWEEPS
-        view["sigma"][:] = self.error.start
-        view["sigma_status"][:] = [
-            0.0 if name not in self.error.param_names
-            else _kernels.FIXED if name in self.error.fixed_names
-            else _kernels.FREE
-            for name in SIGMA
-        ]  # fmt: skip
+        view["sigma"][:] = self.endpoints.start
+        for number in self.endpoints.numbers:
+            status = _kernels.FIXED if number.fixed else _kernels.FREE
+            view["sigma_status"][number.place] = status
+        if len(codes) > 1:
+            view["places"][:], view["codes"][:] = self.endpoints.places, codes
         fill_priors(self, view)
         return theta
 
@@ -296,7 +309,8 @@ class NLME(Model):
         for a in range(self.n_coords):
             omega[a, a] = max(omega[a, a], factor * old["omega"][a, a])
         _kernels.factorise(omega, new["chol"])
-        new["sigma"][:2] = np.maximum(new["sigma"][:2], factor * old["sigma"][:2])
+        scales = np.arange(new["sigma"].size) % 3 < 2
+        new["sigma"][scales] = np.maximum(new["sigma"][scales], factor * old["sigma"][scales])
 
     def numerical_step(
         self, before: Array, theta: Array, records: Array, gamma: float, run: Run
@@ -327,6 +341,12 @@ class NLME(Model):
             return [(a, b)]
         i, j = (a - first) % k, (b - first) % k
         return [(first + o * k + i, first + o * k + j) for o in range(number)]
+
+    @property
+    def error(self) -> ErrorModel | dict[Hashable, ErrorModel]:
+        """Error model; a mapping of label to error model where endpoints have labels."""
+        labels, errors = self.endpoints.labels, self.endpoints.errors
+        return dict(zip(labels, errors, strict=True)) if labels else errors[0]
 
     # -- names and values of the parameters --------------------------------------
 
@@ -367,17 +387,31 @@ class NLME(Model):
                     kinds = "gamma2", "cov_gamma"
                 label = f"{kinds[0]}_{first}" if a == b else f"{kinds[1]}_{first}_{second}"
                 add(label, "omega", a * d + b, "variance" if a == b else "covariance")
-        for c, name in enumerate(SIGMA):
-            if view["sigma_status"][c] == _kernels.FREE:
-                add(name, "sigma", c, "exponent" if name == "c" else "residual")
-                if not self.error.has_closed_form:
+        for number in self.endpoints.numbers:
+            if not number.fixed:
+                kind = "exponent" if number.letter == "c" else "residual"
+                add(number.name, "sigma", number.place, kind)
+                if not number.closed:
                     self.numerical_entries.append(self.param_index[-1])
+        problems = Problems("the names of the parameters")
+        for name in sorted({n for n in self.param_names if self.param_names.count(n) > 1}):
+            problems.add(
+                f"{name!r} would be the name of two estimated numbers",
+                remedy="rename the parameter, the endpoint or the Shared",
+            )
+        problems.raise_if_any(ModelError)
 
     @property
     def numerical_logged(self) -> NDArray[np.bool_]:
         """Which of the `numerical_entries` are moved on the log scale: a and b of the error."""
-        first = self.theta_spec.slices["sigma"].start
-        return np.array([first <= at < first + 2 for at in self.numerical_entries], dtype=bool)
+        block = self.theta_spec.slices["sigma"]
+        return np.array(
+            [
+                block.start <= at < block.stop and (at - block.start) % 3 < 2
+                for at in self.numerical_entries
+            ],
+            dtype=bool,
+        )
 
     def estimation_vector(self, theta: Array) -> Array:
         """Estimated numbers on the Gaussian scale, in the order of `param_names`."""

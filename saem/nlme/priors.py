@@ -6,7 +6,7 @@ the estimated numbers:
 | name | prior | density of |
 | --- | --- | --- |
 | a parameter, a coefficient | `NormalPrior` | it on the Gaussian scale (log of a `LogNormal`) |
-| ``omega2_...``, ``a``, ``b`` | `InverseGammaPrior` | the variance: omega2, a^2, b^2 |
+| ``omega2_...``, ``a``, ``b_cp``, ... | `InverseGammaPrior` | the variance: omega2, a^2, b^2 |
 | ``"omega"`` | `InverseWishartPrior` | the whole covariance matrix of the random effects |
 
 All keep the M-step in closed form where it has one.
@@ -24,7 +24,6 @@ from saem.contract import Array
 from saem.exceptions import Problems
 from saem.nlme import _kernels
 from saem.nlme._explain import did_you_mean
-from saem.nlme.error_models import SIGMA
 from saem.nlme.parameters import is_number
 
 if TYPE_CHECKING:
@@ -238,8 +237,9 @@ def fill_priors(model: NLME, view: dict[str, Array]) -> None:
             view["beta_weight"][j, m] = 1.0 / (n * prior.sd**2)
         elif isinstance(prior, InverseGammaPrior):
             scale, count = 2.0 * prior.scale / n, 2.0 * (prior.shape + 1.0) / n
-            if name in SIGMA:
-                c = SIGMA.index(name)
+            sigma = model.theta_spec.slices["sigma"]
+            if sigma.start <= at < sigma.stop:
+                c = at - sigma.start
                 view["sigma_scale"][c], view["sigma_count"][c] = scale, count
             else:
                 start = model.theta_spec.slices["omega"].start

@@ -15,13 +15,11 @@ from saem.nlme._diagnostics_face import DiagnosticsFace
 from saem.nlme._individuals_face import IndividualsFace
 from saem.nlme._inference_face import InferenceFace
 from saem.nlme._occasion_tables import covariance
-from saem.nlme.error_models import SIGMA
 from saem.results import Results
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from saem.nlme.error_models import ErrorModel
     from saem.nlme.model import NLME
     from saem.plots import NLMEPlots
 
@@ -59,7 +57,7 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = self.information()
-        if found.method == "Louis" and found.unidentified and self.model.error.continuous:
+        if found.method == "Louis" and found.unidentified and self.model.endpoints.continuous:
             # Away from the maximum the observed information need not be definite; the
             # linearised one is, unless parameters really cannot be told apart.
             return self.information("linearised")
@@ -163,8 +161,9 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
         """
         import pandas as pd
 
-        names = list(self.model.error.param_names)
-        values = [self._blocks["sigma"][SIGMA.index(name)] for name in names]
+        numbers = self.model.endpoints.numbers
+        values = [self._blocks["sigma"][number.place] for number in numbers]
+        names = [number.name for number in numbers]
         return pd.Series(values, index=names, name="estimate", dtype=float)
 
     @property
@@ -214,7 +213,7 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
     def _sizes(self) -> list[tuple[str, str]]:
         return [
             ("Structural model:", self.model.structural.name),
-            ("Residual error:", _words_of(self.model.error)),
+            ("Residual error:", self.model.endpoints.describe()),
             *([("Maximises:", self.record.objective)] if self.record.objective else []),
             ("No. of individuals:", f"{self.model.n_individuals}"),
             *([("Log prior:", f"{self.log_prior:.3f}")] if self.model.priors else []),
@@ -260,12 +259,6 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
         import pandas as pd
 
         return pd.DataFrame(values, index=self._index(), columns=names)
-
-
-def _words_of(error: ErrorModel) -> str:
-    """Name of an error model in a summary."""
-    name = type(error).__name__.removesuffix("Error").lower()
-    return name if error.continuous else "none: log-likelihood"
 
 
 def _why(kind: str, value: float) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 
 from saem.contract import Array
 from saem.nlme._replicates import predictions, respond
+from saem.nlme._rows import endpoint_labels
+from saem.nlme.endpoints import DVID
 from saem.random import SeedLike, resolve_seed
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ __all__ = ["simulate"]
 def simulate(model: NLME, theta: Array | None = None, seed: SeedLike = None) -> pd.DataFrame:
     """Draw random effects and responses for the individuals of a model.
 
-    ``phi_i ~ N(B' x_i, Omega)``, ``y_ij = f(x_ij; psi_i) + g(f) eps_ij``, on
-    the log scale where the error is exponential.
+    ``phi_i ~ N(B' x_i, Omega)``, ``y_ij = f(x_ij; psi_i) + g(f) eps_ij`` by the error model of the
+    row's endpoint, on the log scale where it is exponential.
 
     Parameters
     ----------
@@ -35,8 +37,9 @@ def simulate(model: NLME, theta: Array | None = None, seed: SeedLike = None) -> 
     Returns
     -------
     pandas.DataFrame
-        One row per observation: ``id``, the columns of the structural model,
-        and ``dv``; individuals in the order of the model. ``attrs["psi"]`` holds
+        One row per observation: ``id``, the columns of the structural model, ``dvid`` (the
+        endpoint, where there are labels) and ``dv``; individuals in the order of the model, rows
+        of one by endpoint. ``attrs["psi"]`` holds
         the individual parameters, shape (n_individuals, n_params).
     """
     import pandas as pd
@@ -52,6 +55,9 @@ def simulate(model: NLME, theta: Array | None = None, seed: SeedLike = None) -> 
     frame = pd.DataFrame({"id": pd.Index(data.ids).take(ids)})
     for c, name in enumerate(model.structural.columns):
         frame[name] = columns[c]
+    labels = endpoint_labels(model)
+    if labels is not None:
+        frame[DVID] = pd.Series(labels).infer_objects()
     frame["dv"] = dv
     frame.attrs["psi"] = psi.tolist()
     return frame

@@ -16,7 +16,7 @@ import types
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -31,6 +31,9 @@ from saem.exceptions import ModelError, Problems, nearest
 from saem.nlme._explain import explain_compile_error, place_of
 from saem.nlme._predictions import check_predictions
 from saem.nlme.parameters import is_number
+
+if TYPE_CHECKING:
+    from saem.nlme.endpoints import Endpoints
 
 __all__ = ["Structural", "check_predictions", "resolve_structural"]
 
@@ -62,6 +65,8 @@ class Structural:
         Constants that stand for columns absent from the data.
     scalar : bool
         Whether `function` predicts one observation (a user's function).
+    parts : tuple of Structural
+        Models of the endpoints, if this one was merged of them.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Structural:
     function: Callable[..., Any] = field(repr=False)
     defaults: Mapping[str, float] = field(default_factory=dict)
     scalar: bool = True
+    parts: tuple[Structural, ...] = field(default=(), repr=False)
 
     def predict(self, psi: Array, columns: Array) -> Array:
         """Predictions for one vector of parameters.
@@ -92,14 +98,16 @@ class Structural:
         return out
 
 
-def resolve_structural(spec: object) -> Structural:
+def resolve_structural(spec: object, endpoints: Endpoints | None = None) -> Structural:
     """Turn a library name or a Python function into a `Structural`.
 
     Parameters
     ----------
-    spec : str, callable or Structural
+    spec : str, callable or Structural, or mapping of label to these
         A name of `saem.nlme.library`, a plain Python function, or one that
-        was already compiled with `numba.njit`.
+        was already compiled with `numba.njit`; a mapping has one for each endpoint.
+    endpoints : Endpoints, optional
+        Needed for a mapping.
 
     Returns
     -------
@@ -123,6 +131,10 @@ def resolve_structural(spec: object) -> Structural:
         return spec
     if isinstance(spec, str):
         return _from_library(spec)
+    if isinstance(spec, Mapping):
+        from saem.nlme._merged import merge_structurals
+
+        return merge_structurals(spec, endpoints)
     return _from_function(spec)
 
 
