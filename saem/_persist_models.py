@@ -249,8 +249,8 @@ def _structurals(declared: Mapping[str, Any], given: Any, error: Mapping[str, An
     labels = [unplain(label) for label in error["labels"]]
     if given is not None and not isinstance(given, Mapping):
         raise ModelError(
-            f"structural={given!r} was given, but the fit has a structural model for each endpoint. "
-            f"Remedy: a mapping with the keys {', '.join(map(repr, labels))}."
+            f"structural={given!r} was given, but the fit has a structural model for each "
+            f"endpoint. Remedy: a mapping with the keys {', '.join(map(repr, labels))}."
         )
     own = dict(given or {})
     return {

@@ -34,7 +34,7 @@ class Averages:
         self.count = 0
         self.s = np.zeros_like(run.s)
         self.entries: Any = getattr(run.model, "numerical_entries", [])
-        self.numerical = np.zeros(len(self.entries))
+        self.numerical, self.steps = np.zeros(len(self.entries)), 0
         self.targets: list[Array] = []
         self.maximisers: list[Array] = []
 
@@ -47,15 +47,21 @@ class Averages:
             return
         if self.run.average[0] > 0:  # batches are averaged where they are made
             self.count, self.s = int(self.run.average[0]), self.run.average[1:]
+            self._average_numerical(snapshot)
             return
         self.count += 1
         self.s += (snapshot.s - self.s) / self.count
         if snapshot.target is not None:
             self.targets.append(snapshot.target)
+        self._average_numerical(snapshot)
         if len(self.entries):
-            values = snapshot.theta[self.entries]
-            self.numerical += (values - self.numerical) / self.count
             self.maximisers.append(self.run.numerical["free"].copy())
+
+    def _average_numerical(self, snapshot: Snapshot) -> None:
+        """Take in the parameters that no statistic determines."""
+        self.steps += 1
+        if len(self.entries):
+            self.numerical += (snapshot.theta[self.entries] - self.numerical) / self.steps
 
     def _remember(self, snapshot: Snapshot) -> None:
         """Keep the last statistics of a random E-step, of at most half of the iterations."""

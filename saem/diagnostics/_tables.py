@@ -41,7 +41,7 @@ def row_frame(results: NLMEResults, columns: dict[str, Any]) -> pd.DataFrame:
     frame = pd.DataFrame(first | columns, index=data.row_labels)
     for name in frame.columns.intersection(["id", DVID]):
         frame[name] = frame[name].infer_objects()
-    return frame.iloc[np.argsort(data.source_row, kind="stable")]
+    return frame.iloc[data.file_order]
 
 
 def residual_table(
@@ -109,5 +109,5 @@ def by_endpoint(results: NLMEResults, frame: pd.DataFrame) -> dict[Any, pd.DataF
     endpoints = results.model.endpoints
     if endpoints.number == 1:
         return {"all": frame}
-    codes = results._rows(results.model.individuals.endpoint).to_numpy()
+    codes = results.model.individuals.endpoint[results.model.individuals.file_order]
     return {label: frame[codes == e] for e, label in enumerate(endpoints.labels)}

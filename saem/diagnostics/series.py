@@ -57,7 +57,7 @@ def columns_by_endpoint(
     """
     import pandas as pd
 
-    code = results._rows(results.model.individuals.endpoint).to_numpy()
+    code = results.model.individuals.endpoint[results.model.individuals.file_order]
     titles = titles_by_endpoint(results, kinds)
     columns = {name: frame[kind].where(code == e) for (kind, e), name in titles.items()}
     return pd.DataFrame(columns, index=frame.index)

@@ -63,7 +63,8 @@ class DiagnosticsFace:
         -------
         DataFrame
             In the order and with the index of the data: ``id``, ``time`` (where it is
-            known), ``dvid`` (the endpoint, where there are labels), ``dv``, ``population`` and ``individual`` predictions, and
+            known), ``dvid`` (the endpoint, where there are labels), ``dv``, ``population`` and
+            ``individual`` predictions, and
 
             * ``iwres``: ``(dv - individual) / g(individual)``, g the residual standard
               deviation (logarithms of both with an exponential error);
@@ -106,10 +107,10 @@ class DiagnosticsFace:
         Returns
         -------
         DataFrame
-            One row a kind (and endpoint, where there are several): ``n``, ``sample_mean``, ``sample_variance``, and p-values
-            ``p_mean``, ``p_variance``, ``p_normality``, ``p_kolmogorov_smirnov`` and
-            ``p_combined``; see `saem.diagnostics.residuals.residual_tests`. That
-            the parameters were estimated from the same data makes them somewhat large.
+            One row a kind (and endpoint, if there are several): ``n``, ``sample_mean``,
+            ``sample_variance``, and p-values ``p_mean``, ``p_variance``, ``p_normality``,
+            ``p_kolmogorov_smirnov`` and ``p_combined``; see
+            `saem.diagnostics.residuals.residual_tests`. That the parameters were estimated from the same data makes them somewhat large.
         """
         from saem.diagnostics._tables import residual_tests_table
 

@@ -78,7 +78,7 @@ def endpoint_codes(
 
 def _code(cell: object, number: Mapping[Hashable, int]) -> int:
     known = isinstance(cell, Hashable) and not isinstance(cell, bool | np.bool_)
-    return number.get(cell, -1) if known else -1  # type: ignore[call-overload, no-any-return]
+    return number.get(cell, -1) if known else -1
 
 
 def _listed(endpoints: Endpoints) -> str:

@@ -236,7 +236,8 @@ class Endpoints:
             if len(starts) > 1:
                 found.append(
                     (
-                        f"Shared({name!r}) starts from {' and from '.join(f'{s:g}' for s in starts)}",
+                        f"Shared({name!r}) starts from "
+                        + " and from ".join(f"{s:g}" for s in starts),
                         "give one start, such as one Shared object for all of them",
                     )
                 )

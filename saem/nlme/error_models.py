@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,17 +75,8 @@ class Shared:
     start: float
 
 
-def start_value(value: object) -> object:
-    """Number to start from: that of a `Shared`, or the value itself.
-
-    Parameters
-    ----------
-    value : object
-
-    Returns
-    -------
-    object
-    """
+def start_value(value: Any) -> Any:
+    """Number to start from: that of a `Shared`, or the value itself."""
     return value.start if isinstance(value, Shared) else value
 
 
@@ -131,13 +123,13 @@ class ErrorModel(ABC):
         """Starting (a, b, c), shape (3,); 0, and a power of 1, for what the model does not have."""
         missing = {"a": 0.0, "b": 0.0, "c": 1.0}
         values = (start_value(getattr(self, name, missing[name])) for name in SIGMA)
-        return np.array([float(value) for value in values])  # type: ignore[arg-type]
+        return np.array([float(value) for value in values])
 
     def problems(self) -> list[Problem]:
         """List what is wrong with this error model, each with its remedy."""
         found = []
         for name in self.param_names:
-            value = start_value(getattr(self, name))
+            value: Any = start_value(getattr(self, name))
             if name == "c":
                 if not is_number(value):
                     found.append(

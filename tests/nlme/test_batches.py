@@ -110,3 +110,17 @@ def test_the_batch_statistic_holds_its_own_sums():
     x = model.individuals.design.matrix[some]
     np.testing.assert_allclose(view["xx"], 0.5 * x.T @ x, rtol=1e-13)
     assert view["n_obs"] == 0.5 * sum(model.individuals.n_obs[some])
+
+
+@pytest.mark.parametrize("algorithm", ["mini-batch-saem", "vrttem", "online-em"])
+def test_batches_average_what_has_no_statistic(algorithm):
+    # The averages of parameters without random effect and of combined errors were once left at 0.
+    model = saem.NLME(
+        data(60), structural="pk.iv_bolus_1cpt", error=saem.CombinedError(0.2, 0.05),
+        parameters={
+            "V": saem.LogNormal(18.0, random=False), "CL": saem.LogNormal(2.5, omega=0.4),
+        },
+    )  # fmt: skip
+    found, exact = (model.fit(a, seed=1) for a in (algorithm, "quadrature-em"))
+    assert abs(np.log(found.params["V"] / exact.params["V"])) < 0.1
+    assert 0.5 < found.params["a"] / exact.params["a"] < 2.0
