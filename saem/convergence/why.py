@@ -314,7 +314,7 @@ def _predictions(results: NLMEResults) -> Iterator[Cause]:
     from saem.inference.linearisation import all_phi, to_psi
 
     model, theta = results.model, results.record.theta
-    if model.occasions is not None or not model.error.continuous:
+    if model.occasions is not None or not model.endpoints.continuous:
         return
     centre = model.estimation_vector(theta)
     plain = [type(model.parameters.get(name)).__name__ == "Normal" for name in model.param_names]

@@ -76,7 +76,16 @@ class Shared:
 
 
 def start_value(value: Any) -> Any:
-    """Number to start from: that of a `Shared`, or the value itself."""
+    """Number to start from: that of a `Shared`, or the value itself.
+
+    Parameters
+    ----------
+    value : Shared, or anything
+
+    Returns
+    -------
+    Any
+    """
     return value.start if isinstance(value, Shared) else value
 
 
