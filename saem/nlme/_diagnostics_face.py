@@ -110,7 +110,8 @@ class DiagnosticsFace:
             One row a kind (and endpoint, if there are several): ``n``, ``sample_mean``,
             ``sample_variance``, and p-values ``p_mean``, ``p_variance``, ``p_normality``,
             ``p_kolmogorov_smirnov`` and ``p_combined``; see
-            `saem.diagnostics.residuals.residual_tests`. That the parameters were estimated from the same data makes them somewhat large.
+            `saem.diagnostics.residuals.residual_tests`. That the parameters were estimated from
+            the same data makes them somewhat large.
         """
         from saem.diagnostics._tables import residual_tests_table
 
