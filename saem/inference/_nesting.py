@@ -25,15 +25,21 @@ _POWERS = (_kernels.POWER, _kernels.PROPORTIONAL)
 _NEAR_ZERO = 1e-3
 
 
-def tested_names(full: NLME, restricted: NLME) -> tuple[str, ...]:
+def tested_names(full: NLME, restricted: NLME, *, priors: bool) -> tuple[str, ...]:
     """Parameters of the full model that the restricted one lacks.
+
+    Parameters
+    ----------
+    full, restricted : NLME
+    priors : bool
+        Whether parameters that are not tested may have priors.
 
     Raises
     ------
     OptionError
         Listing why the models are not nested.
     """
-    for model in (full, restricted):
+    for model in () if priors else (full, restricted):
         require_no_priors(model, "the test of nested models")
     problems = Problems("the test of nested models")
     one, other = full.individuals, restricted.individuals
@@ -59,6 +65,13 @@ def tested_names(full: NLME, restricted: NLME) -> tuple[str, ...]:
     names = tuple(name for name in full.param_names if name not in restricted.param_names)
     if not names:
         problems.add("the models have the same parameters")
+    for name in names if priors else ():
+        block = name.startswith(("omega2_", "cov_")) and "omega" in full.priors
+        if name in full.priors or block:
+            problems.add(
+                f"{name}, which is tested, has a prior: its score is not the likelihood's",
+                remedy="leave that prior out",
+            )
     problems.raise_if_any(OptionError)
     return names
 
@@ -82,11 +95,12 @@ def edge_names(full: NLME, restricted: NLME, names: tuple[str, ...]) -> list[str
     return found
 
 
-def embedded(full: NLME, restricted: NLMEResults) -> tuple[Array, Array]:
+def embedded(full: NLME, restricted: NLMEResults, *, priors: bool = False) -> tuple[Array, Array]:
     """Estimates of a restricted fit as parameters of the full model, and information there.
 
     What the restricted model lacks is 0, or as the restricted model keeps it; variances stand
-    just above 0, where the linearised information is that at 0.
+    just above 0, where the linearised information is that at 0. `priors` is as for
+    `tested_names`.
 
     Returns
     -------
@@ -109,7 +123,7 @@ def embedded(full: NLME, restricted: NLMEResults) -> tuple[Array, Array]:
         for number in full.endpoints.numbers
     }
     numbers = np.zeros(len(full.param_names))
-    edge = edge_names(full, model, tested_names(full, model))
+    edge = edge_names(full, model, tested_names(full, model, priors=priors))
     variances = []
     for k, (name, kind) in enumerate(zip(full.param_names, full.param_kind, strict=True)):
         if name in known:

@@ -353,24 +353,12 @@ def last_estep(record: FitRecord) -> str:
 
 def _points_covariance(model: NLME, record: FitRecord, information: Information) -> Array:
     """Covariance ``I^-1 V I^-1`` of Newton steps, V that of the score over shifts of the points."""
-    from saem.estep import ImportanceSampling
-    from saem.inference._visits import visit_all
-    from saem.inference.scoring import score_and_information
+    from saem.inference.scoring import scores_of_shifts
 
     estep = _last_settings(record).get("estep")
     given = {k: v for k, v in estep.items() if k != "kind"} if isinstance(estep, dict) else {}
-    scores = []
-    for number in range(_SHIFTS):
-        bound = ImportanceSampling(**given).bind(model)
-        seed = np.random.SeedSequence([record.seed, 1, number]).generate_state(1, np.uint64)[0]
-        records, _ = visit_all(
-            model, bound.visitor, record.theta, settings=bound.settings, memories=bound.memories,
-            work_size=bound.work_size - model.work_size, record_size=bound.record_size,
-            seed=int(seed),
-        )  # fmt: skip
-        found = score_and_information(model, record.theta, records, with_information=False)
-        scores.append(found.score)
-    spread = np.atleast_2d(np.cov(np.array(scores), rowvar=False))
+    scores = scores_of_shifts(model, record.theta, _SHIFTS, seed=record.seed, **given)
+    spread = np.atleast_2d(np.cov(scores, rowvar=False))
     free = np.flatnonzero(np.isfinite(np.diagonal(information.cov_estimation)))
     inverse = information.cov_estimation[np.ix_(free, free)]
     covariance = np.full(spread.shape, np.nan)

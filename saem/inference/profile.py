@@ -10,9 +10,9 @@ import numpy as np
 
 from saem.contract import Array
 from saem.exceptions import OptionError, SaemWarning
-from saem.inference._visits import require_no_priors
 from saem.inference._working import WorkingScale
 from saem.inference.posterior import nodes_for, value_and_gradient
+from saem.inference.scoring import prior_score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +49,9 @@ class Profile:
         looked (8 standard errors below, 24 above).
     level : float
         Its confidence.
+    penalised : bool
+        Whether the model has priors: then ``log p(y; theta) + log p(theta)`` stands wherever the
+        log-likelihood is spoken of, and the interval is that of the penalised likelihood.
     table : DataFrame
         One row per value tried, ascending: ``value``, ``loglik``, the statistic ``lr``, its
         signed root ``root`` (a straight line where Wald intervals hold), and the estimates of
@@ -62,11 +65,13 @@ class Profile:
     upper: float
     level: float
     table: pd.DataFrame
+    penalised: bool = False
 
     def __str__(self) -> str:
         """Return estimate and interval in words."""
+        kind = "penalised profile" if self.penalised else "profile"
         return (
-            f"{self.name}: {self.estimate:.4g}, {100.0 * self.level:g} % profile interval "
+            f"{self.name}: {self.estimate:.4g}, {100.0 * self.level:g} % {kind} interval "
             f"{self.lower:.4g} to {self.upper:.4g}"
         )
 
@@ -110,14 +115,13 @@ def profile(
     At each value the other parameters maximise the likelihood by quadrature (quasi-Newton steps
     with gradients by Fisher's identity). Ends solve ``2 (l^ - l_p(value)) = chi2_1(level)``
     by secant steps on the signed root of the statistic. Venzon and Moolgavkar 1988, Appl.
-    Statist. 37, 87-94.
+    Statist. 37, 87-94. Of a model with priors the log posterior is profiled.
     """
     import pandas as pd
     from scipy.stats import chi2
 
     if name not in model.param_names:
         raise OptionError(f"{name!r} is not one of {', '.join(model.param_names)}.")
-    require_no_priors(model, "a profile")
     if not 0.0 < level < 1.0:
         raise OptionError(f"level={level!r} must lie between 0 and 1, such as 0.95.")
     if model.n_coords and nodes_for(model.n_coords) is None:
@@ -140,7 +144,7 @@ def profile(
     table = table.loc[:, ~table.columns.duplicated()]
     lower, upper = (search.value(t) for t in ends)
     top = search.value(search.best)
-    return Profile(name, top, search.top, lower, upper, level, table)
+    return Profile(name, top, search.top, lower, upper, level, table, model.penalised)
 
 
 class _Search:
@@ -214,6 +218,9 @@ class _Search:
         if theta is None:
             return 1e10, np.zeros(len(free))
         value, gradient = value_and_gradient(self.model, theta, n_threads=self.n_threads)
+        if self.model.penalised:
+            value += self.model.log_prior(theta)
+            gradient = gradient + prior_score(self.model, theta)
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
             return 1e10, np.zeros(len(free))
         return -value, -(gradient * self.scale.slope(working))[free]

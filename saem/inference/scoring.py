@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from saem.inference.posterior import Curvature, scores, split
 if TYPE_CHECKING:
     from saem.nlme.model import NLME
 
-__all__ = ["Scoring", "score_and_information"]
+__all__ = ["Scoring", "prior_score", "score_and_information", "scores_of_shifts"]
 
 #: Numbers that the scores of a block of individuals may take (32 MB).
 _BLOCK = 4_000_000
@@ -92,8 +92,56 @@ def score_and_information(
     return Scoring(total, complete - missing, expected)
 
 
+def scores_of_shifts(
+    model: NLME, theta: Array, n_shifts: int, *, seed: int, **options: Any
+) -> Array:
+    """Scores of the observed data by importance sampling, one for each shift of its points.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters.
+    n_shifts : int
+    seed : int
+    **options
+        Of `saem.ImportanceSampling`.
+
+    Returns
+    -------
+    ndarray of shape (n_shifts, n_params)
+        On the estimation scale, those of log priors included.
+    """
+    from saem.estep import ImportanceSampling
+    from saem.inference._visits import visit_all
+
+    scores = []
+    for number in range(n_shifts):
+        bound = ImportanceSampling(**options).bind(model)
+        state = np.random.SeedSequence([seed, 1, number]).generate_state(1, np.uint64)[0]
+        records, _ = visit_all(
+            model, bound.visitor, theta, settings=bound.settings, memories=bound.memories,
+            work_size=bound.work_size - model.work_size, record_size=bound.record_size,
+            seed=int(state),
+        )  # fmt: skip
+        scores.append(score_and_information(model, theta, records, with_information=False).score)
+    return np.array(scores)
+
+
 def prior_score(model: NLME, theta: Array) -> Array:
-    """Slope of the log prior, by central differences."""
+    """Slope of the log prior, by central differences.
+
+    Parameters
+    ----------
+    model : NLME
+    theta : ndarray
+        Packed parameters.
+
+    Returns
+    -------
+    ndarray of shape (n_params,)
+        On the estimation scale.
+    """
     centre = model.estimation_vector(theta)
     slope = np.zeros(centre.size)
     for k, value in enumerate(centre):

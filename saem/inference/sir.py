@@ -14,7 +14,6 @@ from saem.engine import check_threads
 from saem.exceptions import OptionError, Problems, SaemWarning
 from saem.inference._pareto import pareto_k, tail_size
 from saem.inference._sampling import HEAVY
-from saem.inference._visits import require_no_priors
 from saem.inference._working import WorkingScale
 from saem.random import SeedLike, resolve_seed
 
@@ -45,7 +44,8 @@ class SIR:
     samples : DataFrame of shape (n_resamples, n_params)
         Resampled vectors, on the user's scale.
     proposals : DataFrame of shape (n_samples, n_params + 2)
-        All vectors of the last round with their ``loglik`` and ``weight``.
+        All vectors of the last round with their ``loglik`` (log prior included, where there is
+        one) and ``weight``.
     ess : float
         Effective sample size of the weights.
     pareto_k : float
@@ -154,7 +154,8 @@ def sir(
     Dosne, Bergstrand, Harling and Karlsson (2016), J. Pharmacokinet. Pharmacodyn. 43, 583-596,
     and (2017) 44, 509-520 for the rounds. The target is the likelihood as a density of typical
     values and coefficients on the Gaussian scale, of variances, covariances and residual scales as
-    they are (a flat prior there). Vectors are proposed with logarithms of variances and
+    they are (a flat prior there); of a model with priors the posterior density, of a residual scale
+    with a prior that of its square. Vectors are proposed with logarithms of variances and
     scales, by a Student distribution a little wider than the asymptotic normal;
     likelihoods are by quadrature with few fixed nodes up to three random effects, by importance
     sampling with common random numbers beyond. Resampling without replacement is
@@ -163,13 +164,12 @@ def sir(
     """
     import pandas as pd
 
-    require_no_priors(model, "sampling importance resampling")
     _check(n_samples, n_resamples, n_rounds)
     entropy, rng = resolve_seed(seed)
     scale = WorkingScale(model, theta)
     centre = scale.to_working(model.estimation_vector(theta))
     covariance = _first_covariance(model, theta, scale, centre, information)
-    loglik = _loglik_of(model, theta, entropy, check_threads(n_threads))
+    loglik = _with_prior(model, _loglik_of(model, theta, entropy, check_threads(n_threads)))
     top = loglik(theta)
     vectors, values, logs = np.empty((0, 0)), np.empty(0), np.empty(0)
     for k in range(n_rounds):
@@ -261,6 +261,24 @@ def _loglik_of(model: NLME, theta: Array, seed: int, n_threads: int) -> Any:
                 model, at, n_samples=_SAMPLES, seed=seed, n_threads=n_threads
             )
         return float(found.value)
+
+    return value
+
+
+def _with_prior(model: NLME, loglik: Any) -> Any:
+    """Log posterior of the numbers as they are; priors of residual scales are of their squares."""
+    if not model.penalised:
+        return loglik
+    squares = [
+        at
+        for name, kind, at in zip(
+            model.param_names, model.param_kind, model.param_index, strict=True
+        )
+        if kind == "residual" and name in model.priors
+    ]
+
+    def value(theta: Array) -> float:
+        return float(loglik(theta)) + model.log_prior(theta) + float(np.log(theta[squares]).sum())
 
     return value
 

@@ -35,6 +35,8 @@ __all__ = ["TestResult", "likelihood_ratio", "score", "wald"]
 _NEAR_ZERO = 1e-3
 #: A statistic this far below 0 comes of fits that stopped short of a maximum at a variance of 0.
 _NEGLIGIBLE = 0.02
+#: Shifts of the points of importance sampling, over which scores are averaged.
+_SHIFTS = 8
 #: Random effects up to which likelihoods are compared by quadrature.
 _QUADRATURE = 3
 
@@ -269,7 +271,7 @@ def likelihood_ratio(
     of their estimates at the hypothesis; with covariances they are not known, and the test takes
     chi-square with all degrees of freedom, which is conservative.
     """
-    names = tested_names(full.model, restricted.model)
+    names = tested_names(full.model, restricted.model, priors=False)
     if method is None:
         most = max(full.model.n_coords, restricted.model.n_coords)
         method = "quadrature" if most <= _QUADRATURE else "importance"
@@ -327,7 +329,7 @@ def _efficient(matrix: Array, tested: list[int], rest: list[int]) -> Array:
     return np.asarray(matrix[np.ix_(tested, tested)] - cross @ inner)
 
 
-def score(restricted: NLMEResults, full: NLME) -> TestResult:
+def score(restricted: NLMEResults, full: NLME, *, seed: int = 0) -> TestResult:
     """Score test of further parameters, without fitting the model that has them.
 
     Parameters
@@ -336,11 +338,15 @@ def score(restricted: NLMEResults, full: NLME) -> TestResult:
         A fit.
     full : NLME
         The model with more parameters on the same data: covariate coefficients, covariances,
-        or one variance (a parameter with ``random=True`` that had none).
+        or one variance (a parameter with ``random=True`` that had none). Parameters that are
+        not tested may have priors.
+    seed : int
+        Of the points of importance sampling, beyond four random effects.
 
     Returns
     -------
     TestResult
+        With the Monte Carlo ``error`` of the statistic where it is by importance sampling.
 
     Raises
     ------
@@ -351,15 +357,18 @@ def score(restricted: NLMEResults, full: NLME) -> TestResult:
     Notes
     -----
     ``S' I^-1 S`` with S the score of the tested parameters at the restricted estimates, by
-    quadrature, and I the expected information of the linearised model on them with the
+    quadrature up to four random effects, by importance sampling with eight shifts of its points
+    beyond, and I the expected information of the linearised model on them with the
     others unknown (Rao 1948, Proc. Camb. Phil. Soc. 44, 50-57), exact for linear models.
+    What the others' scores add is taken out, so that these need be consistent only, not at
+    the maximum of the likelihood: priors of theirs do no harm (Neyman's C(alpha), 1959).
     A variance is tested one-sided (Verbeke and Molenberghs 2003, Biometrics 59, 254-262):
     its score counts if it is positive.
     """
-    from saem.inference.posterior import individual_scores, nodes_for
+    from saem.nlme.priors import prior_information
 
     require_predictions(full, "score tests", "likelihood_ratio, or a Wald test")
-    names = tested_names(full, restricted.model)
+    names = tested_names(full, restricted.model, priors=True)
     edge = edge_names(full, restricted.model, names)
     residual = any(full.param_kind[full.param_names.index(name)] == "residual" for name in names)
     if residual or (edge and len(names) > 1):
@@ -367,12 +376,8 @@ def score(restricted: NLMEResults, full: NLME) -> TestResult:
             "the score test takes coefficients and covariances, or one variance by itself, not "
             f"{', '.join(names)}. Remedy: likelihood_ratio, or one at a time."
         )
-    if nodes_for(full.n_coords) is None:
-        raise OptionError(
-            f"scores are computed by quadrature, which {full.n_coords} random effects do not "
-            "allow. Remedy: likelihood_ratio."
-        )
-    theta, matrix = embedded(full, restricted)
+    theta, matrix = embedded(full, restricted, priors=True)
+    matrix = matrix - prior_information(full, theta)
     tested = [full.param_names.index(name) for name in names]
     rest = [j for j in range(len(full.param_names)) if j not in tested]
     information = _efficient(matrix, tested, rest)
@@ -380,12 +385,27 @@ def score(restricted: NLMEResults, full: NLME) -> TestResult:
         numbers = full.estimation_vector(theta)
         numbers[tested[0]] = _NEAR_ZERO / np.sqrt(information[0, 0])
         theta = full.with_estimates(theta, numbers)
-    slope = individual_scores(full, theta).sum(axis=0)
+    slopes = _slopes(full, theta, seed)
     # At estimates that are not quite the maximum the others' scores are not 0: taken out.
-    inner = np.linalg.solve(matrix[np.ix_(rest, rest)], slope[rest])
-    effective = slope[tested] - matrix[np.ix_(tested, rest)] @ inner
+    inner = np.linalg.solve(matrix[np.ix_(rest, rest)], slopes[:, rest].T)
+    effective = slopes[:, tested] - (matrix[np.ix_(tested, rest)] @ inner).T
+    mean = effective.mean(axis=0)
     if edge:
-        effective = np.maximum(effective, 0.0)
-    statistic = float(effective @ np.linalg.solve(information, effective))
+        mean = np.maximum(mean, 0.0)
+    scaled = np.linalg.solve(information, mean)
+    error = 0.0
+    if len(slopes) > 1:
+        error = 2.0 * float(np.std(effective @ scaled, ddof=1)) / np.sqrt(len(slopes))
     weights = np.full(2, 0.5) if edge else np.ones(1)
-    return _mixed("score", statistic, names, weights)
+    return _mixed("score", float(mean @ scaled), names, weights, error)
+
+
+def _slopes(model: NLME, theta: Array, seed: int) -> Array:
+    """Scores of the likelihood: one row by quadrature, several by importance sampling."""
+    from saem.inference.posterior import individual_scores, nodes_for
+    from saem.inference.scoring import prior_score, scores_of_shifts
+
+    if nodes_for(model.n_coords) is not None:
+        return individual_scores(model, theta).sum(axis=0)[None]
+    slopes = scores_of_shifts(model, theta, _SHIFTS, seed=seed)
+    return slopes - prior_score(model, theta) if model.penalised else slopes

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from reference import maximum, model_of, shipped
 from scipy.optimize import brentq, minimize
-from scipy.stats import chi2, multivariate_normal
+from scipy.stats import chi2, invgamma, multivariate_normal, norm
 
 import saem
 from saem.exceptions import OptionError
@@ -15,6 +15,7 @@ from saem.inference.posterior import value_and_gradient
 from saem.inference.profile import profile
 from saem.inference.sir import sir
 
+PRIORS = {"slope": saem.NormalPrior(2.7, 0.15), "a": saem.InverseGammaPrior(40.0, 14.0)}
 AGES = np.linspace(-1.0, 1.0, 5)
 
 
@@ -23,7 +24,7 @@ def line(base, slope, *, age):
 
 
 @functools.cache
-def linear(n=25, fixed=False):
+def linear(n=25, fixed=False, priors=False):
     """A linear model, and its log-likelihood by the normal density."""
     rng = np.random.default_rng(7)
     b = rng.normal(size=(n, 2)) * [1.5, 0.8] + [10.0, 3.0]
@@ -38,12 +39,16 @@ def linear(n=25, fixed=False):
             "slope": saem.Normal(3.0, omega=0.8, fixed=fixed, fixed_omega=fixed),
         },
         error=saem.ConstantError(0.5),
+        priors=PRIORS if priors else None,
     )
     design = np.column_stack([np.ones(5), AGES])
 
     def loglik(base, slope, first, second, a):
         covariance = design @ np.diag([first, second]) @ design.T + a**2 * np.eye(5)
-        return multivariate_normal.logpdf(dv, design @ [base, slope], covariance).sum()
+        value = multivariate_normal.logpdf(dv, design @ [base, slope], covariance).sum()
+        if priors:
+            value += norm.logpdf(slope, 2.7, 0.15) + invgamma.logpdf(a**2, 40.0, scale=14.0)
+        return value
 
     fit = model.fit(saem.EM(acceleration="anderson", estep=saem.Quadrature(3)), progress=False)
     return fit, loglik
@@ -84,6 +89,36 @@ def test_interval_of_a_linear_model(name):
         exact = loglik(*row[list(fit.params.index)])
         assert row["loglik"] == pytest.approx(exact, abs=1e-6)
     assert np.all(np.diff(found.table["root"]) > 0.0)
+
+
+@pytest.mark.parametrize("name", ["base", "slope", "a"])
+def test_penalised_interval_of_a_linear_model(name):
+    """With priors the log posterior is profiled, and said to be."""
+    fit, log_posterior = linear(priors=True)
+    best = fit.params.to_numpy()
+    expected = exact_interval(log_posterior, best, list(fit.params.index).index(name))
+    found = fit.profile(name)
+    np.testing.assert_allclose([found.lower, found.upper], expected, rtol=2e-3)
+    assert found.penalised
+    assert "penalised profile interval" in str(found)
+    loglik = linear()[1](*best)
+    assert found.loglik == pytest.approx(loglik + fit.log_prior, abs=1e-5)
+    assert not linear()[0].profile("base").penalised
+
+
+def test_sir_of_a_posterior():
+    """Weights are those of the exact posterior density, by the numbers as they are."""
+    fit, log_posterior = linear(priors=True)
+    found = fit.sir(n_samples=600, n_resamples=200, seed=1)
+    proposals = found.proposals
+    exact = np.array([log_posterior(*row) for row in proposals[fit.param_names].to_numpy()])
+    exact += np.log(proposals["a"])  # the prior is of a^2
+    np.testing.assert_allclose(
+        proposals["loglik"] - proposals["loglik"].max(), exact - exact.max(), atol=2e-3
+    )
+    assert found.ess > 200
+    # Priors narrow the posterior: that of the slope below the prior's own 0.15.
+    assert found.bse["slope"] < 0.15
 
 
 def test_profile_of_theophylline_is_skewed_where_it_should_be():

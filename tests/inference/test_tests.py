@@ -32,7 +32,7 @@ def frame_of(rng, n=50, effect=0.0, slope_sd=0.8):
     return frame
 
 
-def model_of(frame, covariate=True, random_slope=True, omega="diagonal"):
+def model_of(frame, covariate=True, random_slope=True, omega="diagonal", priors=None):
     return saem.NLME(
         frame,
         line,
@@ -42,6 +42,7 @@ def model_of(frame, covariate=True, random_slope=True, omega="diagonal"):
         },
         error=saem.ConstantError(0.5),
         omega=omega,
+        priors=priors,
     )
 
 
@@ -209,23 +210,15 @@ def test_a_full_fit_that_is_not_at_its_maximum_is_told():
     assert found.p_value == 1.0
 
 
-def test_priors_are_refused():
-    """Their estimates do not maximise the likelihood."""
+def test_priors_are_refused_where_likelihoods_are_compared():
+    """Their estimates do not maximise the likelihood; a tested parameter has no own score."""
     full, without, frame = fits()
-    model = saem.NLME(
-        frame,
-        line,
-        {"base": saem.Normal(10.0, omega=1.5), "slope": saem.Normal(3.0, omega=0.8)},
-        error=saem.ConstantError(0.5),
-        priors={"slope": saem.NormalPrior(3.0, 0.1)},
-    )
-    with pytest.raises(OptionError, match="the test of nested models compares likelihoods"):
+    model = model_of(frame, priors={"beta_base_w": saem.NormalPrior(0.0, 0.1)})
+    with pytest.raises(OptionError, match="beta_base_w, which is tested, has a prior"):
         score(without, model)
-    fit = model.results(without.record)
-    with pytest.raises(OptionError, match="a profile compares likelihoods"):
-        fit.profile("slope")
-    with pytest.raises(OptionError, match="importance resampling compares likelihoods"):
-        fit.sir(information=full.information())
+    fit = model.results(full.record)
+    with pytest.raises(OptionError, match="the test of nested models compares likelihoods"):
+        likelihood_ratio(fit, without)
 
 
 # -- score -----------------------------------------------------------------------------
@@ -346,3 +339,65 @@ def test_level_of_the_tests(covariate):
 def test_outcomes_are_told_in_words():
     result = TestResult(3.84, 1, 0.05, ("beta_CL_w",), "score", "chi-square(1)")
     assert str(result) == ("score test of beta_CL_w: statistic 3.84, chi-square(1), p = 0.05")
+
+
+def test_score_with_a_prior_on_another_parameter():
+    """Neyman's C(alpha): estimates pulled off the maximum give nearly the same statistic."""
+    full, without, frame = fits()
+    priors = {"slope": saem.NormalPrior(2.6, 0.12)}
+    plain = score(without, full.model)
+    pulled = fit_of(model_of(frame, covariate=False, priors=priors))
+    assert abs(pulled.params["slope"] - without.params["slope"]) > 0.5 * without.bse["slope"]
+    found = score(pulled, model_of(frame, priors=priors))
+    assert found.names == plain.names
+    assert found.statistic == pytest.approx(plain.statistic, rel=0.05)
+
+
+def test_score_by_importance_sampling(monkeypatch):
+    """The same as by quadrature, within four of its errors, and errors small."""
+    full, without, _ = fits()
+    exact = score(without, full.model)
+    monkeypatch.setattr("saem.inference.posterior.nodes_for", lambda *_: None)
+    found = score(without, full.model, seed=3)
+    assert 0.0 < found.error < 0.05 * max(1.0, exact.statistic)
+    assert abs(found.statistic - exact.statistic) < 4.0 * found.error + 1e-3
+
+
+def quartic(b0, b1, b2, b3, b4, *, x):
+    return b0 + x * (b1 + x * (b2 + x * (b3 + x * b4)))
+
+
+def test_score_with_five_random_effects():
+    """Against the closed form at the same estimates, within four reported errors."""
+    rng = np.random.default_rng(2)
+    n, x = 40, np.linspace(-1.0, 1.0, 8)
+    weight = rng.normal(size=n)
+    b = rng.normal(size=(n, 5)) * [1.0, 0.8, 0.7, 0.6, 0.6] + [10.0, 3.0, 1.0, 0.5, 0.2]
+    b[:, 1] += 0.4 * weight
+    powers = np.array([x**k for k in range(5)])
+    dv = b @ powers + 0.3 * rng.normal(size=(n, x.size))
+    frame = pd.DataFrame({"id": np.repeat(np.arange(n), x.size), "x": np.tile(x, n)})
+    frame["dv"], frame["w"] = dv.ravel(), np.repeat(weight, x.size)
+
+    def model(covariate):
+        parameters = {
+            f"b{k}": saem.Normal(start, omega=0.8, covariates=covariate if k == 1 else None)
+            for k, start in enumerate((10.0, 3.0, 1.0, 0.5, 0.2))
+        }
+        return saem.NLME(frame, quartic, parameters, error=saem.ConstantError(0.3))
+
+    plain = model(None).fit(saem.SAEM(n_smoothing=150), seed=1, progress=False)
+    found = score(plain, model("w"))
+    view = plain.model.theta_spec.view(plain.theta)
+    inverse = np.linalg.inv(powers.T @ view["omega"] @ powers + view["sigma"][0] ** 2 * np.eye(8))
+    slope, matrix = np.zeros(6), np.zeros((6, 6))
+    for row, w in zip(dv, weight, strict=True):
+        design = np.vstack([powers, w * powers[1]])
+        slope += design @ inverse @ (row - powers.T @ plain.params.to_numpy()[:5])
+        matrix += design @ inverse @ design.T
+    # The others' scores taken out, as at the maximum.
+    inner = np.linalg.solve(matrix[:5, :5], np.c_[slope[:5], matrix[:5, 5]])
+    effective = slope[5] - matrix[5, :5] @ inner[:, 0]
+    exact = effective**2 / (matrix[5, 5] - matrix[5, :5] @ inner[:, 1])
+    assert found.error < 0.1 * exact
+    assert abs(found.statistic - exact) < 4.0 * found.error + 1e-6 * exact
