@@ -141,6 +141,8 @@ def fit(
     epochs = budget.value if isinstance(budget, Epochs) else math.inf
     records: list[FitRecord] = []
     for number, phase in enumerate(chosen.phases()):
+        if records and not phase.needed(records[-1]):
+            continue
         run = Run(
             model, phase.combine(model), theta, seed=_phase_seed(entropy, number),
             resolution=resolution, **options,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import fields, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from saem.contract import Model
 from saem.engine import Combination
 from saem.estep import BlockWalk, EStep, Exact, IndependentLaplace, MonteCarlo, Quadrature
 from saem.exceptions import OptionError
 from saem.schedules import Adaptive, Constant, OnPasses, Schedule, TheoryStep, as_schedule
+
+if TYPE_CHECKING:
+    from saem.record import FitRecord
 
 __all__ = ["SAEM_MOVES", "Algorithm", "Step"]
 
@@ -48,6 +51,10 @@ class Algorithm(ABC):
     def phases(self) -> tuple[Algorithm, ...]:
         """Return the algorithms that run one after the other; one, but for a sequence."""
         return (self,)
+
+    def needed(self, before: FitRecord) -> bool:
+        """Whether the phase is to be run after another one; for a sequence's later phases."""
+        return True
 
     @property
     def length(self) -> int | None:
