@@ -26,6 +26,8 @@ __all__ = ["InferenceFace"]
 
 #: Random effects up to which the observed information is computed by quadrature.
 _MAX_LOUIS = 4
+#: Individuals up to which it is computed by chains beyond: some seconds.
+_MAX_CHAINS = 100
 #: Methods that start from the individuals' modes, and may be given those already found.
 _FROM_MODES = ("importance", "is", "laplace", "focei", "linearised", "fo")
 
@@ -47,11 +49,11 @@ class InferenceFace:
         Parameters
         ----------
         method : {"louis", "linearised", "exact", "score", "sandwich", "focei", "laplace"}, optional
-            ``"louis"``: observed information, complete less missing; the default for
-            up to four random effects, by quadrature, and by Markov chains (``n_samples``,
-            ``seed``) with a Monte Carlo error beyond.
+            ``"louis"``: observed information, complete less missing; by quadrature up to four
+            random effects, and by Markov chains (``n_samples``, ``seed``) with a Monte Carlo
+            error beyond; the default but for more than 100 individuals with more effects.
             ``"linearised"``: expected information of the model linearised at
-            the individuals' modes; the default for more random effects, and not defined
+            the individuals' modes; the default otherwise, and not defined
             with a user's log-likelihood (`saem.LogLikelihood`). ``"exact"``: second
             differences of the quadrature log-likelihood. ``"score"``: cross-product of the
             individuals' scores. ``"sandwich"``: ``H J^-1 H`` of Louis' H and that cross-product J,
@@ -85,7 +87,8 @@ class InferenceFace:
         if method is None and self.record.objective:
             method = self.record.objective
         if method is None:
-            exact = 0 < self.model.n_coords <= _MAX_LOUIS
+            n, d = self.model.n_individuals, self.model.n_coords
+            exact = 0 < d <= _MAX_LOUIS or (d > 0 and n <= _MAX_CHAINS)
             method = "louis" if exact or not self.model.endpoints.continuous else "linearised"
         if method not in methods:
             raise OptionError(f"method={method!r} must be one of {', '.join(map(repr, methods))}.")

@@ -36,8 +36,8 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
     -----
     Standard errors come from the observed information (`information`): by
     Louis' formula and quadrature for up to four random effects, which is exact
-    to a fraction of a per cent where linearisation is 5 to 20 % off; by
-    linearisation beyond. `llf` is by importance sampling;
+    to a fraction of a per cent where linearisation is 5 to 20 % off; by chains
+    beyond, for up to 100 individuals, and by linearisation for more. `llf` is by importance sampling;
     ``loglik("quadrature")`` computes it without draws for few random effects.
 
     `bic` is the corrected criterion BICc of Delattre, Lavielle and Poursat
