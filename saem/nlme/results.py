@@ -37,8 +37,8 @@ class NLMEResults(ConvergenceFace, DiagnosticsFace, IndividualsFace, InferenceFa
     Standard errors come from the observed information (`information`): by
     Louis' formula and quadrature for up to four random effects, which is exact
     to a fraction of a per cent where linearisation is 5 to 20 % off; by chains
-    beyond, for up to 100 individuals, and by linearisation for more. `llf` is by importance sampling;
-    ``loglik("quadrature")`` computes it without draws for few random effects.
+    beyond, for up to 100 individuals, and by linearisation for more. `llf` is by importance
+    sampling; ``loglik("quadrature")`` computes it without draws for few random effects.
 
     `bic` is the corrected criterion BICc of Delattre, Lavielle and Poursat
     (2014), Electron. J. Statist. 8, 456-475: parameters of the random effects'

@@ -1,5 +1,7 @@
 """FOCEI, Laplace and FO: values and gradients against independent computations."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -192,6 +194,32 @@ def occasions_model():
     )  # fmt: skip
 
 
+def concentration_and_effect(V, CL, E0, EC50, *, time, amt, dvid):
+    c = amt / V * math.exp(-CL / V * time)
+    return c if dvid == 0.0 else E0 * EC50 / (c + EC50)
+
+
+def endpoints_model():
+    """Two responses: proportional error of one, constant error of the other."""
+    rng = np.random.default_rng(8)
+    rows = []
+    for i in range(10):
+        v, cl, e0 = np.exp(np.log([20.0, 3.0, 10.0]) + 0.2 * rng.normal(size=3))
+        for t in (0.5, 2.0, 6.0):
+            c = 100.0 / v * np.exp(-cl / v * t)
+            both = (c * (1 + 0.1 * rng.normal()), e0 * 2.0 / (c + 2.0) + 0.4 * rng.normal())
+            rows += [
+                {"id": i, "time": t, "dvid": label, "amt": 100.0, "dv": dv}
+                for label, dv in zip(("cp", "effect"), both, strict=True)
+            ]
+    parameters = {
+        "V": saem.LogNormal(19.0, omega=0.25), "CL": saem.LogNormal(3.2, omega=0.25),
+        "E0": saem.LogNormal(9.0, omega=0.25), "EC50": saem.LogNormal(2.2, random=False),
+    }  # fmt: skip
+    error = {"cp": saem.ProportionalError(0.15), "effect": saem.ConstantError(0.5)}
+    return saem.NLME(pd.DataFrame(rows), concentration_and_effect, parameters, error=error)
+
+
 MODELS = {
     "combined": lambda: mixed_model(saem.CombinedError(1.0, 0.1)),
     "combined variance": lambda: mixed_model(saem.CombinedError(1.0, 0.1, form="variance")),
@@ -199,6 +227,7 @@ MODELS = {
     "exponential": lambda: mixed_model(saem.ExponentialError(0.1)),
     "proportional": lambda: mixed_model(saem.ProportionalError(0.1)),
     "occasions": occasions_model,
+    "endpoints": endpoints_model,
 }
 
 
