@@ -133,7 +133,7 @@ def compiled(function: Any) -> Any:
 
 
 def kernel(
-    *signatures: Any, deferred: bool = False, **options: Any
+    *signatures: Any, deferred: bool = False, inner: bool = False, **options: Any
 ) -> Callable[[Callable[..., Any]], Any]:
     """Compile for explicit signatures, with a disk cache; releases the GIL.
 
@@ -144,6 +144,8 @@ def kernel(
     deferred : bool
         Compile when first called rather than when defined; for functions that
         no other compiled function calls by name.
+    inner : bool
+        Compile without an entry for Python: for functions that only compiled code calls.
     **options
         Further options of `numba.njit`, for instance ``fastmath={"reassoc"}``
         for a reduction whose order may be rearranged.
@@ -155,7 +157,10 @@ def kernel(
     """
 
     def build(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(**(_OPTIONS | options))(function)
+        without = {"no_cpython_wrapper": True} if inner else {}
+        dispatcher = numba.njit(**(_OPTIONS | without | options))(function)
+        if inner:
+            _call_twin(dispatcher, options)
         try:
             dispatcher.enable_caching()
         except RuntimeError:  # no writable place for a cache: compile each time
@@ -188,11 +193,16 @@ class _Inner(CPUDispatcher):  # type: ignore[misc]
         return twin(*args)
 
 
+def _call_twin(dispatcher: Any, options: dict[str, Any]) -> None:
+    """Let calls from Python go to the twin; there is no other entry."""
+    dispatcher.__class__ = _Inner
+    dispatcher._options = options
+
+
 def _inner(function: Callable[..., Any], **options: Any) -> Any:
     """Compile for the use of other compiled functions."""
     dispatcher = numba.njit(**(_INNER | options))(function)
-    dispatcher.__class__ = _Inner
-    dispatcher._options = options
+    _call_twin(dispatcher, options)
     return dispatcher
 
 

@@ -31,6 +31,20 @@ STRUCTURAL = void(VECTOR, MATRIX, VECTOR)
 EXPECT = float64(VECTOR, VECTOR, VECTOR, VECTOR)
 #: log_lik(structural, theta, y, latent, work) -> log p(y | latent); fills the extras of latent.
 LOG_LIK = float64(FunctionType(STRUCTURAL), VECTOR, VECTOR, VECTOR, VECTOR)
+#: jacobian(psi, columns, work, slopes): derivatives of the predictions, (n_params, n_rows);
+#: work has room for n_rows numbers.
+JACOBIAN = void(VECTOR, MATRIX, VECTOR, MATRIX)
+#: gradient(structural, jacobian, theta, y, latent, work, grad, information) -> log p(y | latent):
+#: as `log_lik`; its derivatives by the Gaussian coordinates, and their expected information.
+GRADIENT = float64(
+    FunctionType(STRUCTURAL), FunctionType(JACOBIAN), VECTOR, VECTOR, VECTOR, VECTOR, VECTOR, MATRIX
+)
+#: search(log_lik, structural, gradient, jacobian, theta, y, mean, chol, u, spread, z, tolerance,
+#: work) -> log p(y, z): a mode of the posterior, see `saem._laplace.laplace`.
+SEARCH = float64(
+    FunctionType(LOG_LIK), FunctionType(STRUCTURAL), FunctionType(GRADIENT), FunctionType(JACOBIAN),
+    VECTOR, VECTOR, VECTOR, MATRIX, VECTOR, MATRIX, VECTOR, float64, VECTOR,
+)  # fmt: skip
 #: prior(theta, y, mean, chol): mean and lower Cholesky factor of the Gaussian prior.
 PRIOR = void(VECTOR, VECTOR, VECTOR, MATRIX)
 #: draw(theta, y, key, latent, work): an exact draw from the posterior.
@@ -68,6 +82,9 @@ _FIELDS: tuple[tuple[str, Any], ...] = (
     ("surrogate", SURROGATE),
     ("expect_batch", EXPECT_BATCH),
     ("accumulate_batch", ACCUMULATE_BATCH),
+    ("jacobian", JACOBIAN),
+    ("gradient", GRADIENT),
+    ("search", SEARCH),
 )
 
 
@@ -90,6 +107,9 @@ class Functions(NamedTuple):
     surrogate: Any
     expect_batch: Any
     accumulate_batch: Any
+    jacobian: Any
+    gradient: Any
+    search: Any
 
 
 @structref.register
@@ -126,7 +146,7 @@ structref.define_boxing(VisitorType, Visitor)
 @kernel(KERNELS(*(FunctionType(sig) for _, sig in _FIELDS)))
 def _make_kernels(
     structural, expect, log_lik, prior, draw, accumulate, maximize, project, classify, surrogate,
-    expect_batch, accumulate_batch,
+    expect_batch, accumulate_batch, jacobian, gradient, search,
 ):  # fmt: skip
     fns = structref.new(KERNELS)
     fns.structural = structural
@@ -141,6 +161,9 @@ def _make_kernels(
     fns.surrogate = surrogate
     fns.expect_batch = expect_batch
     fns.accumulate_batch = accumulate_batch
+    fns.jacobian = jacobian
+    fns.gradient = gradient
+    fns.search = search
     return fns
 
 
@@ -167,6 +190,9 @@ def unpack(kernels):
         kernels.surrogate,
         kernels.expect_batch,
         kernels.accumulate_batch,
+        kernels.jacobian,
+        kernels.gradient,
+        kernels.search,
     )
 
 
@@ -231,11 +257,44 @@ def no_accumulate_batch(columns, latents, s, work):
     s[:] = np.nan
 
 
+@kernel(JACOBIAN)
+def no_jacobian(psi, columns, work, slopes):
+    """Stand for `jacobian` in models whose derivatives are not known."""
+    slopes[:, :] = np.nan
+
+
+@kernel(GRADIENT)
+def no_gradient(structural, jacobian, theta, y, latent, work, grad, information):
+    """Stand for `gradient` in models whose derivatives are not known."""
+    return np.nan
+
+
+@kernel(SEARCH)
+def no_search(
+    log_lik, structural, gradient, jacobian, theta, y, mean, chol, u, spread, z, tolerance, work
+):
+    """Stand for `search` in models without Gaussian latent coordinates."""
+    return np.nan
+
+
 class _Plain:
     """Stand-in for a compiled record when the compiler is switched off."""
 
     def __init__(self, **fields: Any) -> None:
         self.__dict__.update(fields)
+
+
+def _search_of(log_lik: Any, gradient: Any) -> Any:
+    """Search for modes that suits a model; compiled when the first such model is made."""
+    if log_lik is no_log_lik:
+        return no_search
+    if gradient is no_gradient:
+        from saem._laplace_differences import by_differences
+
+        return by_differences
+    from saem._laplace_gradients import by_gradients
+
+    return by_gradients
 
 
 def make_kernels(
@@ -252,6 +311,8 @@ def make_kernels(
     surrogate: Any = no_surrogate,
     expect_batch: Any = no_expect_batch,
     accumulate_batch: Any = no_accumulate_batch,
+    jacobian: Any = no_jacobian,
+    gradient: Any = no_gradient,
 ) -> Any:
     """Put a model's compiled functions into one record for the engine's loops."""
     functions = {
@@ -267,6 +328,9 @@ def make_kernels(
         "surrogate": surrogate,
         "expect_batch": expect_batch,
         "accumulate_batch": accumulate_batch,
+        "jacobian": jacobian,
+        "gradient": gradient,
+        "search": _search_of(log_lik, gradient),
     }
     if config.DISABLE_JIT:
         return _Plain(**functions)

@@ -8,8 +8,9 @@ import numpy as np
 
 from saem._borrow import as_matrix, segment
 from saem._jit import kernel
-from saem._laplace import FINE, color, laplace, laplace_work
+from saem._laplace import FINE, laplace, laplace_work
 from saem._types import VISIT, make_visitor
+from saem._whitened import color
 from saem.contract import Array
 from saem.estep import _layout as layout
 from saem.inference._visits import visit_all
@@ -46,7 +47,7 @@ class OtherHump(NamedTuple):
     there: Array
 
 
-@kernel(VISIT)
+@kernel(VISIT, inner=True)
 def visit_mode(kernels, theta, y, record, memory, settings, key, work):
     """Climb from the whitened point in the memory; leaves mode and factor, on the z scale."""
     d, latent_size = int(settings[0]), int(settings[1])

@@ -3,19 +3,19 @@
 All work in coordinates x with ``z = z0 + factor x``, factor that of the Laplace covariance: there
 the posterior is nearly a standard normal one, and one step size serves all directions.
 
-The slope of the likelihood is a central difference of the one compiled log-likelihood, that of
-the prior is exact. These moves leave the posterior invariant whatever the error of the
-slope: the proposal's density forth and back is computed with the same function of the
-state, and leapfrog steps keep volume and can be reversed in any field of forces. An error costs
-acceptance, nothing else. For the same reason slopes may be cut off where the posterior is very
-steep, and set to 0 where they are not finite.
+The slope of the prior is exact, and so is that of the likelihood where the model has exact
+derivatives; elsewhere it is a central difference of the one compiled log-likelihood. These
+moves leave the posterior invariant whatever the error of the slope: the proposal's density forth
+and back is computed with the same function of the state, and leapfrog steps keep volume and can be
+reversed in any field of forces. An error costs acceptance, nothing else. For the same reason
+slopes may be cut off where the posterior is very steep, and set to 0 where they are not finite.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from saem._borrow import segment
+from saem._borrow import as_matrix, segment
 from saem._jit import helper, routine
 from saem._linalg import assign
 from saem._math import exp, log
@@ -26,19 +26,28 @@ __all__ = ["gradient_moves", "no_gradient_moves"]
 
 #: Step of the differences, in posterior standard deviations, and largest slope in their inverse.
 _STEP, _STEEPEST = 1e-3, 10.0
+#: What an exact gradient counts for in evaluations of the likelihood: what it costs, or more.
+_EXACT = 3.0
 
 
 @routine
-def slopes(
-    log_lik_of, structural, theta, y, z, mean, inverse, factor, shifted, back, grad, scratch
-):
-    """Gradient of the log posterior by x, cut off at `_STEEPEST`; 2 d evaluations.
+def slopes(kernels, theta, y, z, mean, inverse, factor, shifted, back, grad, scratch):
+    """Gradient of the log posterior by x, cut off at `_STEEPEST`; returns what it cost.
 
-    ``d/dx_a = (l(z + h F_a) - l(z - h F_a)) / (2 h) - F_a' Omega^-1 (z - mean)``, F_a a column
-    of the factor.
+    ``d/dx_a = F_a' (dl/dz - Omega^-1 (z - mean))``, F_a a column of the factor and l the
+    log-likelihood, whose slope is ``(l(z + h F_a) - l(z - h F_a)) / (2 h)`` where the model has no
+    exact one. Its cost is in evaluations of l.
     """
     d = mean.size
     assign(shifted, z)
+    by_z = segment(scratch, 0, d)
+    information = as_matrix(segment(scratch, d, d * d), d, d)
+    own = segment(scratch, d + d * d, scratch.size - d - d * d)
+    exact = np.isfinite(
+        kernels.gradient(
+            kernels.structural, kernels.jacobian, theta, y, shifted, own, by_z, information
+        )
+    )
     for a in range(d):
         x = 0.0
         for b in range(a + 1):
@@ -53,17 +62,22 @@ def slopes(
         slope = 0.0
         for b in range(a, d):
             slope -= factor[b, a] * back[b]
-            shifted[b] = z[b] + _STEP * factor[b, a]
-        up = log_lik_of(structural, theta, y, shifted, scratch)
-        for b in range(a, d):
-            shifted[b] = z[b] - _STEP * factor[b, a]
-        down = log_lik_of(structural, theta, y, shifted, scratch)
-        for b in range(a, d):
-            shifted[b] = z[b]
-        slope += (up - down) / (2.0 * _STEP)
+            if exact:
+                slope += factor[b, a] * by_z[b]
+        if not exact:
+            for b in range(a, d):
+                shifted[b] = z[b] + _STEP * factor[b, a]
+            up = kernels.log_lik(kernels.structural, theta, y, shifted, own)
+            for b in range(a, d):
+                shifted[b] = z[b] - _STEP * factor[b, a]
+            down = kernels.log_lik(kernels.structural, theta, y, shifted, own)
+            for b in range(a, d):
+                shifted[b] = z[b]
+            slope += (up - down) / (2.0 * _STEP)
         if not np.isfinite(slope):
             slope = 0.0
         grad[a] = min(max(slope, -_STEEPEST), _STEEPEST)
+    return _EXACT if exact else 2.0 * d
 
 
 @helper
@@ -89,8 +103,8 @@ def langevin_correction(step, bound, grad, new_grad, eps, move):
 
 @routine
 def gradient_moves(
-    log_lik_of, structural, theta, y, z, proposal, mean, inverse, factor, code, sweeps, size,
-    bound, log_step, normals, log_uniforms, at_uniform, log_lik, tried, accepted, evaluations,
+    kernels, theta, y, z, proposal, mean, inverse, factor, code, sweeps, size, bound,
+    log_step, normals, log_uniforms, at_uniform, log_lik, tried, accepted, evaluations,
     buffers, scratch,
 ):  # fmt: skip
     """Sweeps of one kind of gradient move of one chain; z is updated in place.
@@ -102,8 +116,9 @@ def gradient_moves(
     move, back = segment(buffers, 2 * d, d), segment(buffers, 3 * d, d)
     shifted = segment(buffers, 4 * d, z.size)
     prior = -0.5 * distance(z, mean, inverse)
-    slopes(log_lik_of, structural, theta, y, z, mean, inverse, factor, shifted, back, grad, scratch)
-    evaluations[0] += 2.0 * d
+    evaluations[0] += slopes(
+        kernels, theta, y, z, mean, inverse, factor, shifted, back, grad, scratch
+    )
     for sweep in range(sweeps):
         eps = segment(normals, sweep * d, d)
         assign(proposal, z)
@@ -118,27 +133,25 @@ def gradient_moves(
                 move[a] = eps[a] + 0.5 * step * grad[a]
             for leap in range(size):
                 shift_by(factor, step, move, proposal)
-                slopes(
-                    log_lik_of, structural, theta, y, proposal, mean, inverse, factor, shifted,
-                    back, new_grad, scratch,
+                evaluations[0] += slopes(
+                    kernels, theta, y, proposal, mean, inverse, factor, shifted, back, new_grad,
+                    scratch,
                 )  # fmt: skip
                 kick = step if leap < size - 1 else 0.5 * step
                 for a in range(d):
                     move[a] += kick * new_grad[a]
             for a in range(d):
                 correction += 0.5 * (eps[a] * eps[a] - move[a] * move[a])
-            evaluations[0] += 2.0 * d * size
         else:
             step = exp(log_step)
             langevin_move(step, bound, grad, eps, move)
             shift_by(factor, 1.0, move, proposal)
-            slopes(
-                log_lik_of, structural, theta, y, proposal, mean, inverse, factor, shifted, back,
-                new_grad, scratch,
+            evaluations[0] += slopes(
+                kernels, theta, y, proposal, mean, inverse, factor, shifted, back, new_grad,
+                scratch,
             )  # fmt: skip
             correction = langevin_correction(step, bound, grad, new_grad, eps, move)
-            evaluations[0] += 2.0 * d
-        new_lik = log_lik_of(structural, theta, y, proposal, scratch)
+        new_lik = kernels.log_lik(kernels.structural, theta, y, proposal, scratch)
         new_prior = -0.5 * distance(proposal, mean, inverse)
         tried[code] += 1.0
         evaluations[0] += 1.0
@@ -155,8 +168,8 @@ def gradient_moves(
 
 @helper
 def no_gradient_moves(
-    log_lik_of, structural, theta, y, z, proposal, mean, inverse, factor, code, sweeps, size,
-    bound, log_step, normals, log_uniforms, at_uniform, log_lik, tried, accepted, evaluations,
+    kernels, theta, y, z, proposal, mean, inverse, factor, code, sweeps, size, bound,
+    log_step, normals, log_uniforms, at_uniform, log_lik, tried, accepted, evaluations,
     buffers, scratch,
 ):  # fmt: skip
     """Stand for `gradient_moves` where there are none, which then need not be compiled."""

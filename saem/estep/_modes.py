@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import float64
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
-from saem._laplace import COARSE, FINE, color, laplace, whiten
+from saem._laplace import COARSE, FINE, laplace
 from saem._linalg import assign
-from saem._types import VISIT
+from saem._types import FUNCTIONS, MATRIX, VECTOR, VISIT
+from saem._whitened import color, whiten
 from saem.estep._layout import N_GRADIENT
 from saem.random import fill_normal, stream, substream
 
@@ -36,7 +38,13 @@ def _store_laplace(mean, chol, u, spread, mode, factor):
             factor[a, b] = total if b <= a else 0.0
 
 
-@helper
+@kernel(
+    float64(
+        FUNCTIONS, VECTOR, VECTOR, VECTOR, MATRIX, VECTOR, MATRIX, float64, VECTOR, MATRIX, VECTOR,
+        VECTOR, float64, VECTOR,
+    ),
+    inner=True,
+)  # fmt: skip
 def better_mode(
     kernels, theta, y, mean, chol, u, spread, value, best, best_spread, shift, z, tolerance, scratch
 ):
@@ -58,7 +66,7 @@ def better_mode(
     return value
 
 
-@kernel(VISIT)
+@kernel(VISIT, inner=True)
 def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     """Find the Laplace mode and covariance and keep them in the memory.
 
@@ -135,7 +143,7 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     return value
 
 
-@kernel(VISIT, deferred=True)
+@kernel(VISIT, deferred=True, inner=True)
 def visit_prior(kernels, theta, y, record, memory, settings, key, work):
     """Place the chains at draws of the prior.
 

@@ -46,7 +46,7 @@ __all__ = [
 _LARGEST_LOG_STEP = 2.5
 
 
-@kernel(VISIT, deferred=True)
+@kernel(VISIT, deferred=True, inner=True)
 def visit_draws(kernels, theta, y, record, memory, settings, key, work):
     """Record independent draws from the exact posterior."""
     n_draws = int(settings[0])
@@ -164,13 +164,13 @@ def advance_chains(kernels, theta, y, record, memory, settings, key, work, gradi
     return complete
 
 
-@kernel(VISIT)
+@kernel(VISIT, inner=True)
 def visit_chains(kernels, theta, y, record, memory, settings, key, work):
     """Advance the chains of one individual by moves without gradients."""
     return advance_chains(kernels, theta, y, record, memory, settings, key, work, no_gradient_moves)
 
 
-@kernel(VISIT, deferred=True)
+@kernel(VISIT, deferred=True, inner=True)
 def visit_gradient_chains(kernels, theta, y, record, memory, settings, key, work):
     """Advance the chains of one individual by moves of any kind.
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from saem._borrow import segment
 from saem._jit import helper
-from saem._laplace import color
 from saem._linalg import assign
 from saem._math import exp, log
+from saem._whitened import color
 from saem.estep._layout import BLOCK, COORDINATE, FIRST_GRADIENT, LAPLACE, PER_MOVE, PRIOR
 
 __all__ = ["accepts", "distance", "invert_lower", "run_moves", "shift_by"]
@@ -113,8 +113,8 @@ def run_moves(
         if code >= FIRST_GRADIENT:
             n_normal = sweeps * d
             log_lik, at_uniform = gradient_moves(
-                log_lik_of, structural, theta, y, z, proposal, mean, inverse, factor, code, sweeps,
-                size, option, steps[code - FIRST_GRADIENT], segment(normals, at_normal, n_normal),
+                kernels, theta, y, z, proposal, mean, inverse, factor, code, sweeps, size, option,
+                steps[code - FIRST_GRADIENT], segment(normals, at_normal, n_normal),
                 log_uniforms, at_uniform, log_lik, tried, accepted, evaluations, buffers, scratch,
             )  # fmt: skip
             at_normal += n_normal

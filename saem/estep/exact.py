@@ -15,7 +15,7 @@ from saem.estep._base import BoundEStep, EStep
 __all__ = ["Classification", "Exact"]
 
 
-@kernel(VISIT)
+@kernel(VISIT, inner=True)
 def visit_exact(kernels, theta, y, record, memory, settings, key, work):
     """Write the exact posterior record with weight one."""
     record[0] = 1.0
@@ -35,7 +35,7 @@ class Exact(EStep):
         return BoundEStep(model, make_visitor(visit_exact), n_draws=1, settings=np.zeros(1))
 
 
-@kernel(VISIT)
+@kernel(VISIT, inner=True)
 def visit_classify(kernels, theta, y, record, memory, settings, key, work):
     """Write the most probable latent value with weight one."""
     record[0] = 1.0

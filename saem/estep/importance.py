@@ -10,10 +10,11 @@ from numba import float64
 
 from saem._borrow import as_matrix, segment
 from saem._jit import kernel
-from saem._laplace import FINE, laplace, laplace_work, log_det, log_joint
+from saem._laplace import FINE, laplace, laplace_work
 from saem._linalg import assign
 from saem._math import HALF_LOG_2PI, exp, log
 from saem._types import VISIT, make_visitor
+from saem._whitened import log_det, log_joint
 from saem.contract import Array, Model
 from saem.estep._base import BoundEStep, EStep, VisitAll
 from saem.estep.quadrature import normalise
@@ -88,7 +89,7 @@ def student_quantile(p):
     return value if p > 0.5 else -value
 
 
-@kernel(VISIT, deferred=True)
+@kernel(VISIT, deferred=True, inner=True)
 def visit_importance_points(kernels, theta, y, record, memory, settings, key, work):
     """Fill the record with weighted points around the mode; returns the estimate of log p(y).
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
-from saem._laplace import FINE, laplace, laplace_work, log_det, log_joint, whiten
+from saem._laplace import FINE, laplace, laplace_work
 from saem._linalg import assign, cholesky
 from saem._types import VISIT, make_visitor
+from saem._whitened import log_det, log_joint, whiten
 from saem.contract import Model
 from saem.estep._base import BoundEStep, EStep
 from saem.estep._modes import better_mode
@@ -142,7 +143,7 @@ def _search(
         )  # fmt: skip
 
 
-@kernel(VISIT)
+@kernel(VISIT, inner=True)
 def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
     """Fill the record with the nodes and their posterior weights; returns log p(y).
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
-from saem._laplace import log_det
 from saem._math import HALF_LOG_2PI, exp, log
 from saem._types import VISIT
+from saem._whitened import log_det
 from saem.estep._moves import distance, invert_lower
 from saem.random import fill_normal, stream
 
@@ -54,7 +54,7 @@ def _keep_largest(heap, value):
     heap[at] = value
 
 
-@kernel(VISIT)
+@kernel(VISIT, inner=True)
 def visit_importance(kernels, theta, y, record, memory, settings, key, work):
     """Estimate p(y) from antithetic pairs of draws around a centre.
 

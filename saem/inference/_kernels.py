@@ -10,17 +10,19 @@ from __future__ import annotations
 import numpy as np
 from numba import int64, uint64, void
 
-from saem._borrow import borrow
+from saem._borrow import as_matrix, borrow
 from saem._jit import kernel
 from saem._linalg import assign
 from saem._loop import start_of
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
 from saem.nlme._kernels import (
+    EXPONENTIAL,
     blocks,
     code_of,
     columns_of,
     endpoints_of,
     fitted,
+    natural_slope,
     rows_of,
     to_natural,
 )
@@ -59,19 +61,22 @@ def visit_range(
 
 @kernel(void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, MATRIX, INDEX, VECTOR, MATRIX), deferred=True)
 def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobian):
-    """Predictions at phi and their derivatives by central differences in phi.
+    """Predictions at phi and their derivatives by phi, exact ones where the model has them.
 
-    Log predictions where the error model of the endpoint is exponential. phi and steps have a
-    row for each individual and a column for each parameter, random or not.
+    Central differences elsewhere, with the given steps. Log predictions where the error model of
+    the endpoint is exponential. phi and steps have a row for each individual and a column for each
+    parameter, random or not.
     """
     longest = 0
     for i in range(phi.shape[0]):
         longest = max(longest, rows[i + 1] - rows[i])
     own_psi, own_shifted = np.empty(phi.shape[1]), np.empty(longest)
-    psi, shifted = borrow(own_psi), borrow(own_shifted)
+    own_slopes = np.empty(phi.shape[1] * longest)
+    psi, shifted, stored = borrow(own_psi), borrow(own_shifted), borrow(own_slopes)
     values, theta, phi, steps = borrow(values), borrow(theta), borrow(phi), borrow(steps)
     f, jacobian = borrow(f), borrow(jacobian)
-    structural = unpack(kernels).structural
+    functions = unpack(kernels)
+    structural = functions.structural
     transform, lower, upper = blocks(theta)[:3]
     p = phi.shape[1]
     for i in range(phi.shape[0]):
@@ -81,12 +86,22 @@ def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobia
         for m in range(p):
             psi[m] = to_natural(transform[m], lower[m], upper[m], phi[i, m])
         structural(psi, columns, f[start : start + n])
+        slopes = as_matrix(stored, p, n)
+        functions.jacobian(psi, columns, shifted[:n], slopes)
+        exact = np.isfinite(slopes[0, 0])
+        for m in range(p if exact else 0):
+            by_phi = natural_slope(transform[m], lower[m], upper[m], phi[i, m], psi[m])
+            for j in range(n):
+                jacobian[start + j, m] = slopes[m, j] * by_phi
         at_row = start
         for e in range(endpoints_of(y)):
+            code = code_of(theta, e)
             for j in range(at_row, at_row + rows_of(y, e)):
-                f[j] = fitted(code_of(theta, e), f[j])
+                for m in range(p if exact and code == EXPONENTIAL else 0):
+                    jacobian[j, m] /= f[j]
+                f[j] = fitted(code, f[j])
             at_row += rows_of(y, e)
-        for m in range(p):
+        for m in range(0 if exact else p):
             at = psi[m]
             # The numbers that are really taken, not those that were asked for.
             up, down = phi[i, m] + steps[i, m], phi[i, m] - steps[i, m]
@@ -104,7 +119,7 @@ def linearise_rows(kernels, values, offsets, theta, phi, steps, rows, f, jacobia
                             jacobian[start + j, m] += value
                     at_row += rows_of(y, e)
             psi[m] = at
-    own_psi[0] = own_shifted[0] = 0.0  # the owners live until here
+    own_psi[0] = own_shifted[0] = own_slopes[0] = 0.0  # the owners live until here
 
 
 @kernel(void(KERNELS, VECTOR, INDEX, VECTOR, MATRIX, int64, int64, int64, MATRIX), deferred=True)

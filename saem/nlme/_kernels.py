@@ -27,7 +27,7 @@ from numba import float64, void
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel, routine
 from saem._linalg import cholesky, cholesky_inverse, cholesky_solve
-from saem._math import exp, expit, norm_cdf
+from saem._math import HALF_LOG_2PI, exp, expit, norm_cdf
 from saem._types import (
     ACCUMULATE,
     LOG_LIK,
@@ -70,6 +70,7 @@ __all__ = [
     "maximize",
     "mean_log_prior",
     "natural",
+    "natural_slope",
     "prior",
     "project",
     "proportional_sums",
@@ -90,7 +91,7 @@ SIGMA_FLOOR = 1e-8
 #: Sweeps of the M-step over coefficients and Omega where one is not exact, and when to stop.
 SWEEPS, _STILL = 50, 1e-12
 
-_HEADER = 10
+HEADER = 10
 
 
 def theta_blocks(n_params: int, d: int, p_x: int, n_endpoints: int = 1) -> Packed:
@@ -102,7 +103,7 @@ def theta_blocks(n_params: int, d: int, p_x: int, n_endpoints: int = 1) -> Packe
     slots = 3 * n_endpoints
     several = n_endpoints if n_endpoints > 1 else 0
     return Packed(
-        dims=(_HEADER,),
+        dims=(HEADER,),
         transform=(n_params,),
         lower=(n_params,),
         upper=(n_params,),
@@ -140,7 +141,7 @@ def blocks(theta):
     p = int(theta[0])
     d = int(theta[1])
     p_x = int(theta[2])
-    at = _HEADER
+    at = HEADER
     transform = theta[at : at + p]
     lower = theta[at + p : at + 2 * p]
     upper = theta[at + 2 * p : at + 3 * p]
@@ -172,7 +173,7 @@ def prior_blocks(theta):
     """Views of the blocks of theta that hold priors."""
     p, d, p_x = int(theta[0]), int(theta[1]), int(theta[2])
     slots = 3 * endpoint_count(theta)
-    at = _HEADER + 4 * p + d + 2 * p_x * p + 3 * d * d + 2 * slots
+    at = HEADER + 4 * p + d + 2 * p_x * p + 3 * d * d + 2 * slots
     mean = as_matrix(theta[at:], p_x, p)
     at += p_x * p
     weight = as_matrix(theta[at:], p_x, p)
@@ -239,16 +240,28 @@ def to_natural(code, lower, upper, phi):
 
 
 @helper
+def natural_slope(code, lower, upper, phi, psi):
+    """Derivative of the natural-scale parameter psi by phi."""
+    if code == LOG_NORMAL:
+        return psi
+    if code == LOGIT_NORMAL:
+        return (psi - lower) * (upper - psi) / (upper - lower)
+    if code == PROBIT_NORMAL:
+        return (upper - lower) * exp(-0.5 * phi * phi - HALF_LOG_2PI)
+    return 1.0
+
+
+@helper
 def natural(theta, y, z, psi):
     """Natural-scale parameters of an individual from its random coordinates."""
     p = int(theta[0])
     d = int(theta[1])
     p_x = int(theta[2])
-    transform = segment(theta, _HEADER, p)
-    lower = segment(theta, _HEADER + p, p)
-    upper = segment(theta, _HEADER + 2 * p, p)
-    position = segment(theta, _HEADER + 3 * p, p)
-    beta = segment(theta, _HEADER + 4 * p + d, p_x * p)
+    transform = segment(theta, HEADER, p)
+    lower = segment(theta, HEADER + p, p)
+    upper = segment(theta, HEADER + 2 * p, p)
+    position = segment(theta, HEADER + 3 * p, p)
+    beta = segment(theta, HEADER + 4 * p + d, p_x * p)
     for m in range(p):
         place = position[m]
         if place >= 0.0:
@@ -330,7 +343,7 @@ def prior(theta, y, mean, chol):
     """Mean B' x_i of the random coordinates and the Cholesky factor of Omega."""
     # Addressed by hand: this runs once per visit, and needs three of the blocks.
     p, d, p_x = int(theta[0]), mean.size, int(theta[2])
-    parameter_at = _HEADER + 4 * p
+    parameter_at = HEADER + 4 * p
     beta_at = parameter_at + d
     chol_at = beta_at + 2 * p_x * p + 2 * d * d
     for a in range(d):

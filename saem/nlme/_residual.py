@@ -37,6 +37,7 @@ __all__ = [
     "PROPORTIONAL",
     "fitted",
     "log_density",
+    "prediction_slope",
     "proportional_sums",
     "residual_sd",
     "residual_sds",
@@ -158,6 +159,28 @@ def log_density(code, a, b, c, dv, predicted):
             r = (dv[j] - predicted[j]) / g
             total -= log(g) + 0.5 * r * r
     return total, square
+
+
+@helper
+def prediction_slope(code, a, b, c, dv, f):
+    """Derivative of one response's log density by its prediction, and the expected information.
+
+    For ``y ~ N(f, g(f)^2)`` they are ``r / g^2 + g' (r^2 / g^3 - 1 / g)``, r = y - f, and
+    ``(1 + 2 g'^2) / g^2``.
+    """
+    if code == EXPONENTIAL:
+        inverse = 1.0 / (a * f)
+        return (dv - fitted(code, f)) * inverse / a, inverse * inverse
+    g = residual_sd(code, a, b, c, f)
+    steep = 0.0
+    size = abs(f)
+    if code != CONSTANT and size > PREDICTION_FLOOR:
+        steep = b * c * powered(size, c) / size
+        if code == COMBINED_VARIANCE:
+            steep *= b * powered(size, c) / g
+        steep = steep if f > 0.0 else -steep
+    z = (dv - f) / g
+    return (z + steep * (z * z - 1.0)) / g, (1.0 + 2.0 * steep * steep) / (g * g)
 
 
 def variance_slopes(code: int, sigma: Array, f: Array) -> Array:

@@ -25,7 +25,7 @@ from saem._jit import kernel
 from saem._math import exp, log
 from saem._types import STRUCTURAL
 from saem.contract import Array
-from saem.nlme import _events, _pk
+from saem.nlme import _events, _library_slopes, _pk, _pk_slopes
 
 __all__ = ["LIBRARY", "LibraryModel", "list_models"]
 
@@ -46,6 +46,8 @@ class LibraryModel:
         The compiled loop.
     meaning : str
         One line on what it describes.
+    jacobian
+        Its exact derivatives, compiled; None where they are not known.
     """
 
     name: str
@@ -54,6 +56,7 @@ class LibraryModel:
     formula: str
     compiled: Any
     meaning: str
+    jacobian: Any = None
 
 
 @kernel(STRUCTURAL, deferred=True)
@@ -136,6 +139,7 @@ LIBRARY: dict[str, LibraryModel] = {
             f"{_ORAL}, k = CL / V",
             _pk.oral_1cpt,
             "one compartment, oral dose at time 0, by clearance",
+            _pk_slopes.oral_1cpt,
         ),
         LibraryModel(
             "pk.oral_1cpt_k",
@@ -144,6 +148,7 @@ LIBRARY: dict[str, LibraryModel] = {
             _ORAL,
             _pk.oral_1cpt_k,
             "one compartment, oral dose at time 0, by elimination rate",
+            _pk_slopes.oral_1cpt_k,
         ),
         LibraryModel(
             "pk.iv_bolus_1cpt",
@@ -152,6 +157,7 @@ LIBRARY: dict[str, LibraryModel] = {
             "amt / V exp(-CL / V time)",
             _pk.iv_bolus_1cpt,
             "one compartment, intravenous bolus at time 0",
+            _pk_slopes.iv_bolus_1cpt,
         ),
         LibraryModel(
             "pk.infusion_1cpt",
@@ -160,6 +166,7 @@ LIBRARY: dict[str, LibraryModel] = {
             _INFUSION,
             _pk.infusion_1cpt,
             "one compartment, infusion from time 0 (duration 0: bolus)",
+            _pk_slopes.infusion_1cpt,
         ),
         LibraryModel(
             "pk.oral_1cpt_lag",
@@ -168,6 +175,7 @@ LIBRARY: dict[str, LibraryModel] = {
             f"pk.oral_1cpt at time - Tlag, {_LAG}",
             _pk.oral_1cpt_lag,
             "one compartment, oral dose at time 0, absorbed from Tlag on",
+            _pk_slopes.oral_1cpt_lag,
         ),
         LibraryModel(
             "pk.iv_bolus_2cpt",
@@ -176,6 +184,7 @@ LIBRARY: dict[str, LibraryModel] = {
             f"amt / V1 (A exp(-alpha time) + B exp(-beta time)), {_TWO}",
             _pk.iv_bolus_2cpt,
             "two compartments, intravenous bolus at time 0",
+            _pk_slopes.iv_bolus_2cpt,
         ),
         LibraryModel(
             "pk.infusion_2cpt",
@@ -184,6 +193,7 @@ LIBRARY: dict[str, LibraryModel] = {
             "pk.iv_bolus_2cpt, averaged over doses from time 0 to min(time, duration)",
             _pk.infusion_2cpt,
             "two compartments, infusion from time 0 (duration 0: bolus)",
+            _pk_slopes.infusion_2cpt,
         ),
         LibraryModel(
             "pk.oral_2cpt",
@@ -192,6 +202,7 @@ LIBRARY: dict[str, LibraryModel] = {
             _ORAL_TWO,
             _pk.oral_2cpt,
             "two compartments, oral dose at time 0",
+            _pk_slopes.oral_2cpt,
         ),
         LibraryModel(
             "pk.oral_2cpt_lag",
@@ -200,6 +211,7 @@ LIBRARY: dict[str, LibraryModel] = {
             f"pk.oral_2cpt at time - Tlag, {_LAG}",
             _pk.oral_2cpt_lag,
             "two compartments, oral dose at time 0, absorbed from Tlag on",
+            _pk_slopes.oral_2cpt_lag,
         ),
         LibraryModel(
             "pd.emax",
@@ -208,6 +220,7 @@ LIBRARY: dict[str, LibraryModel] = {
             "E0 + Emax dose / (EC50 + dose)",
             emax,
             "effect that saturates with dose or concentration",
+            _library_slopes.emax,
         ),
         LibraryModel(
             "pd.sigmoid_emax",
@@ -216,6 +229,7 @@ LIBRARY: dict[str, LibraryModel] = {
             "E0 + Emax dose^gamma / (EC50^gamma + dose^gamma)",
             sigmoid_emax,
             "saturating effect with a Hill exponent",
+            _library_slopes.sigmoid_emax,
         ),
         LibraryModel(
             "growth.linear",
@@ -224,6 +238,7 @@ LIBRARY: dict[str, LibraryModel] = {
             "base + slope time",
             linear,
             "straight line",
+            _library_slopes.linear,
         ),
         LibraryModel(
             "growth.logistic",
@@ -232,6 +247,7 @@ LIBRARY: dict[str, LibraryModel] = {
             "Asym / (1 + exp((xmid - time) / scal))",
             logistic,
             "symmetric S-shaped growth",
+            _library_slopes.logistic,
         ),
         LibraryModel(
             "growth.gompertz",
@@ -240,6 +256,7 @@ LIBRARY: dict[str, LibraryModel] = {
             "Asym exp(-b2 b3^time)",
             gompertz,
             "S-shaped growth, faster early",
+            _library_slopes.gompertz,
         ),
         LibraryModel(
             "growth.asymptotic",
@@ -248,6 +265,7 @@ LIBRARY: dict[str, LibraryModel] = {
             "Asym + (R0 - Asym) exp(-exp(lrc) time)",
             asymptotic,
             "exponential approach to an asymptote",
+            _library_slopes.asymptotic,
         ),
         # Log-likelihoods of rows, for error=saem.LogLikelihood().
         LibraryModel(

@@ -211,6 +211,12 @@ class NLME(Model):
         self.stat_spec = Packed(s1=(p_x, d), s2=(d, d), xx=(p_x, p_x), n_obs=each, s3=each)
         self.n_coords, self.latent_size = d, d + 2 * m
         self.work_size = p + 2 + int(data.n_obs.max())
+        derivatives: dict[str, Any] = {}
+        if self.structural.jacobian is not None and m == 1:
+            from saem.nlme import _slopes
+
+            derivatives = {"jacobian": self.structural.jacobian, "gradient": _slopes.gradient}
+            self.work_size += _slopes.gradient_work(p, int(data.n_obs.max()))
         self.values, self.offsets = pack_records(
             data, x, self.structural.columns, self.endpoints, self.structural.defaults
         )
@@ -224,6 +230,7 @@ class NLME(Model):
             maximize=_kernels.maximize,
             project=_kernels.project,
             surrogate=_kernels.surrogate,
+            **derivatives,
         )
 
     def start(self, rng: np.random.Generator) -> Array:

@@ -302,6 +302,7 @@ def expand_structural(
         columns=(*base.columns, COLUMN),
         compiled=loop,
         function=function if base.scalar else loop,
+        jacobian=None,
     )
 
 

@@ -67,6 +67,8 @@ class Structural:
         Whether `function` predicts one observation (a user's function).
     parts : tuple of Structural
         Models of the endpoints, if this one was merged of them.
+    jacobian
+        Exact derivatives, of signature `saem._types.JACOBIAN`; None where they are not known.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Structural:
     defaults: Mapping[str, float] = field(default_factory=dict)
     scalar: bool = True
     parts: tuple[Structural, ...] = field(default=(), repr=False)
+    jacobian: Any = field(default=None, repr=False)
 
     def predict(self, psi: Array, columns: Array) -> Array:
         """Predictions for one vector of parameters.
@@ -160,6 +163,7 @@ def _from_library(name: str) -> Structural:
         qualified_name=f"saem.nlme.library:{name}",
         function=model.compiled,
         scalar=False,
+        jacobian=model.jacobian,
     )
 
 
