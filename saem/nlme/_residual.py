@@ -166,8 +166,10 @@ def prediction_slope(code, a, b, c, dv, f):
     """Derivative of one response's log density by its prediction, and the expected information.
 
     For ``y ~ N(f, g(f)^2)`` they are ``r / g^2 + g' (r^2 / g^3 - 1 / g)``, r = y - f, and
-    ``(1 + 2 g'^2) / g^2``.
+    ``(1 + 2 g'^2) / g^2``; where f is a log-likelihood itself the information is not known, and 0.
     """
+    if code == LOG_LIKELIHOOD:
+        return 1.0, 0.0
     if code == EXPONENTIAL:
         inverse = 1.0 / (a * f)
         return (dv - fitted(code, f)) * inverse / a, inverse * inverse

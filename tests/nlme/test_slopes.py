@@ -154,8 +154,8 @@ ERRORS = {
     "exponential": saem.ExponentialError(0.2),
 }
 PARAMETERS = {
-    "ka": saem.LogitNormal(1.2, bounds=(0.1, 5.0), omega=0.6),
-    "V": saem.ProbitNormal(31.0, bounds=(10.0, 80.0), omega=0.3),
+    "ka": saem.LogitNormal(1.2, lower=0.1, upper=5.0, omega=0.6),
+    "V": saem.ProbitNormal(31.0, lower=10.0, upper=80.0, omega=0.3),
     "CL": saem.LogNormal(2.7, omega=0.3),
 }
 
