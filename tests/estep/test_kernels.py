@@ -213,14 +213,16 @@ def test_a_move_begins_and_ends_when_it_should():
     )
 
 
-def test_evaluations_are_counted():
-    """One per chain and visit, one per proposal, 2 d for every slope."""
-    model = target_of("log-normal").model
-    d = 3
+@pytest.mark.parametrize("name", ["log-normal", "binary"])
+def test_evaluations_are_counted(name):
+    """One per chain and visit, one per proposal; for every slope 3 if it is exact, 2 d if not."""
+    model = target_of(name).model
+    d = model.n_coords
+    slope = 3 if name == "log-normal" else 2 * d
     for moves, per_cycle in (
         ((BlockWalk(2), CoordinateWalk(1)), 2 + d),
-        ((Langevin(2),), 2 * d + 2 * (2 * d + 1)),
-        ((Hamiltonian(1, n_steps=4),), 2 * d + 4 * 2 * d + 1),
+        ((Langevin(2),), slope + 2 * (slope + 1)),
+        ((Hamiltonian(1, n_steps=4),), slope + 4 * slope + 1),
     ):
         chain = Chain(model, moves, n_adapt=0)
         chain.run(1000)
