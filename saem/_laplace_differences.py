@@ -23,6 +23,8 @@ from saem._whitened import log_det, log_joint, square
 __all__ = ["by_differences"]
 
 _MAX_NEWTON = 60
+#: Share of a step below which, if no more of it improves, the search is about to stall.
+_KINK = 0.05
 _STEP = 1e-3
 #: Mixed derivatives are kept for the next step after steps shorter than the first (posterior
 #: standard deviations), and for the answer after steps shorter than the second.
@@ -165,6 +167,7 @@ def by_differences(
     value = log_joint(log_lik, structural, theta, y, u, mean, chol, z, scratch)
     definite = False
     moved = np.inf  # since the mixed derivatives were computed
+    stalled = 0
     for _ in range(_MAX_NEWTON):
         if not np.isfinite(value):
             break
@@ -194,6 +197,7 @@ def by_differences(
         # A step of many prior standard deviations is never trusted at once.
         t = min(1.0, 3.0 / np.sqrt(square(move)))
         improved = False
+        shortest = _KINK * t
         for _ in range(40):
             for a in range(d):
                 shifted[a] = u[a] + t * move[a]
@@ -206,6 +210,10 @@ def by_differences(
             break
         assign(u, shifted)
         value = candidate
+        # At a kink, as where an observation is made at the lag, steps help less and less.
+        stalled = stalled + 1 if t < shortest else 0
+        if stalled == 2:
+            break
         moved += t * np.sqrt(slope)
     invert_factor(spread, trial, definite)
     if definite and np.isfinite(value) and tolerance < COARSE:

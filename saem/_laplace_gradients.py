@@ -22,6 +22,8 @@ from saem._whitened import color, log_det, log_joint, square
 __all__ = ["by_gradients"]
 
 _MAX_NEWTON = 60
+#: Share of a step below which, if no more of it improves, the search is about to stall.
+_KINK = 0.05
 #: Step of the differences of the gradient, in standard deviations by the expected information.
 _STEP = 1e-3
 #: Gauss-Newton steps end where one promises to gain less than half of this: 1e-3 posterior
@@ -29,8 +31,10 @@ _STEP = 1e-3
 _NEWTON = 1e-6
 #: A mode is wanted only roughly from this tolerance on.
 _ROUGH = 1e-2
-#: Expected and observed information that differ by less than this are the same but for rounding.
-_SAME = 1e-7
+#: Expected and observed information that differ by less than the first are the same but for
+#: rounding; by more than the second (in units of the expected), the mode is at a kink, where
+#: differences tell nothing.
+_SAME, _KINKED = 1e-7, 100.0
 
 
 @routine
@@ -129,6 +133,7 @@ def by_gradients(
             for b in range(d):
                 spread[a, b] = 1.0 if a == b else 0.0
         return -np.inf
+    stalled = 0
     for _ in range(_MAX_NEWTON):
         slope = newton(hess, grad, spread, trial, move)[1]
         if slope < wanted:
@@ -136,6 +141,7 @@ def by_gradients(
         # A step of many prior standard deviations is never trusted at once.
         t = min(1.0, 3.0 / np.sqrt(square(move)))
         improved = False
+        shortest = _KINK * t
         for _ in range(40):
             for a in range(d):
                 shifted[a] = u[a] + t * move[a]
@@ -151,6 +157,10 @@ def by_gradients(
             break
         assign(u, shifted)
         value = candidate
+        # At a kink, as where an observation is made at the lag, steps help less and less.
+        stalled = stalled + 1 if t < shortest else 0
+        if stalled == 2:
+            break
     if tolerance < _ROUGH:
         _scored(
             gradient, structural, jacobian, theta, y, u, mean, chol, z, scratch, own_grad, hess,
@@ -161,7 +171,7 @@ def by_gradients(
             trial, shifted, grad, at_z, by_z,
         )  # fmt: skip
         # The factor of the expected information stays where the observed one is not definite.
-        if _SAME < change < np.inf and cholesky(observed, trial):
+        if _SAME < change < _KINKED and cholesky(observed, trial):
             for a in range(d):
                 assign(spread[a], trial[a])
         cholesky_solve(spread, own_grad, move)
