@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import saem
+from saem._cold_start import two_compilers
 from saem.exceptions import OptionError
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ def demo(options: argparse.Namespace) -> int:
         Exit code.
     """
     out = _prepare(options)
+    with two_compilers():
+        return _demo(out, options)
+
+
+def _demo(out: Path | None, options: argparse.Namespace) -> int:
+    """Fit, print and write."""
     model = saem.NLME(
         saem.datasets.load("theophylline"),
         structural="pk.oral_1cpt",
@@ -72,9 +79,15 @@ def fit(options: argparse.Namespace) -> int:
     int
         Exit code.
     """
+    out = _prepare(options)
+    with two_compilers():
+        return _fit(out, options)
+
+
+def _fit(out: Path | None, options: argparse.Namespace) -> int:
+    """Read, fit, print and write."""
     from saem._cli_read import build_model
 
-    out = _prepare(options)
     model, data_code = build_model(options)
     budget = saem.Iterations(options.iterations) if options.iterations else None
     results = model.fit(

@@ -56,6 +56,21 @@ def _helpers_digest() -> bytes:
     return digest.digest()
 
 
+def sources_digest() -> str:
+    """Short digest of the sources that compiled functions are made of, as text."""
+    return _helpers_digest().hex()[:16]
+
+
+#: Modules whose functions another process is compiling, and how to wait for it.
+_elsewhere: tuple[tuple[str, ...], Callable[[], None] | None] = ((), None)
+
+
+def wait_for(modules: tuple[str, ...], wait: Callable[[], None] | None) -> None:
+    """Call `wait` before a function of these modules (by prefix) is compiled or loaded."""
+    global _elsewhere
+    _elsewhere = (modules, wait)
+
+
 def _fingerprint(source: str) -> tuple[int, int]:
     """Digest of a kernel's own file and of every file it may have helpers from.
 
@@ -67,7 +82,7 @@ def _fingerprint(source: str) -> tuple[int, int]:
 
 
 @functools.cache
-def _cache_folder() -> Path | None:
+def cache_folder() -> Path | None:
     """Folder of the user's own for compiled code, one per place of the package.
 
     Not beside the source: an uninstall would leave a folder of that name behind,
@@ -95,7 +110,7 @@ def _stamp(dispatcher: Any) -> None:
     function = dispatcher.py_func
     if not hasattr(cache, "_cache_file"):
         return
-    folder = _cache_folder()
+    folder = cache_folder()
     if folder is not None:
         cache._cache_path = str(folder / function.__module__)
         os.makedirs(cache._cache_path, exist_ok=True)
@@ -157,6 +172,9 @@ def kernel(
     """
 
     def build(function: Callable[..., Any]) -> Any:
+        modules, wait = _elsewhere
+        if wait is not None and function.__module__.startswith(modules):
+            wait()
         without = {"no_cpython_wrapper": True} if inner else {}
         dispatcher = numba.njit(**(_OPTIONS | without | options))(function)
         if inner:
