@@ -23,8 +23,8 @@ from saem._whitened import log_det, log_joint, square
 __all__ = ["by_differences"]
 
 _MAX_NEWTON = 60
-#: Share of a step below which, if no more of it improves, the search is about to stall.
-_KINK = 0.05
+#: Share of a step, and gain (nats), below which a search stalls if no more of the step improves.
+_KINK, _NOTHING = 0.05, 1e-2
 _STEP = 1e-3
 #: Mixed derivatives are kept for the next step after steps shorter than the first (posterior
 #: standard deviations), and for the answer after steps shorter than the second.
@@ -208,10 +208,10 @@ def by_differences(
             t *= 0.5
         if not improved:
             break
+        # At a kink, as where an observation is made at the lag, steps get short and gain nothing.
+        stalled = stalled + 1 if t < shortest and candidate < value + _NOTHING else 0
         assign(u, shifted)
         value = candidate
-        # At a kink, as where an observation is made at the lag, steps help less and less.
-        stalled = stalled + 1 if t < shortest else 0
         if stalled == 2:
             break
         moved += t * np.sqrt(slope)

@@ -193,7 +193,8 @@ class NLME(Model):
     @property
     def capabilities(self) -> frozenset[str]:  # type: ignore[override]
         """Chains and quadrature; a numerical M-step where the family is not exponential."""
-        return frozenset({"gaussian", "numerical" if self.is_numerical else "surrogate"})
+        exact = {"derivatives"} if self.structural.jacobian is not None else set()
+        return frozenset(exact | {"gaussian", "numerical" if self.is_numerical else "surrogate"})
 
     @property
     def is_numerical(self) -> bool:
