@@ -88,6 +88,10 @@ def diagnose(
     import pandas as pd
 
     require_gaussian(model, "the diagnosis of chains")
+    if model.n_coords == 0:
+        raise OptionError(
+            "the model has no random effects, so that there are no chains to diagnose."
+        )
     if n_states < 8 or n_chains < 1:
         raise OptionError(
             f"n_states={n_states!r} must be at least 8 and n_chains={n_chains!r} at least 1."

@@ -132,7 +132,8 @@ def start_at_modes(model: NLME, theta: Array, modes: Modes, memories: Array) -> 
     known = np.isfinite(modes.log_joint)
     memories[known, 0] = 1.0
     memories[known, 1 : 1 + d] = (modes.phi - mean)[known] @ whitener.T
-    memories[known, 1 + d :] = (whitener @ modes.factor[known]).reshape(-1, d * d)
+    if d:  # nothing can be reshaped to rows of no numbers
+        memories[known, 1 + d :] = (whitener @ modes.factor[known]).reshape(-1, d * d)
 
 
 def split(model: Model, records: Array) -> tuple[Array, Array]:
