@@ -10,7 +10,7 @@ import numpy as np
 
 from saem._jit import helper
 
-__all__ = ["assign", "cholesky", "cholesky_inverse", "cholesky_solve"]
+__all__ = ["assign", "cholesky", "cholesky_inverse", "cholesky_solve", "invert_lower"]
 
 
 @helper
@@ -69,3 +69,18 @@ def cholesky_inverse(factor, out):
         cholesky_solve(factor, unit, column)
         for a in range(d):
             out[a, b] = column[a]
+
+
+@helper
+def invert_lower(factor, inverse):
+    """Inverse of a lower triangular matrix."""
+    d = factor.shape[0]
+    for a in range(d):
+        for b in range(d):
+            inverse[a, b] = 0.0
+        inverse[a, a] = 1.0 / factor[a, a]
+        for b in range(a):
+            x = 0.0
+            for c in range(b, a):
+                x -= factor[a, c] * inverse[c, b]
+            inverse[a, b] = x / factor[a, a]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saem._jit import routine
-from saem._linalg import cholesky, cholesky_solve
+from saem._linalg import cholesky, cholesky_solve, invert_lower
 
 __all__ = ["invert_factor", "newton"]
 
@@ -54,15 +54,7 @@ def invert_factor(factor, trial, definite):
                 factor[a, b] = 1.0 if a == b else 0.0
         return
     # covariance = factor**-T factor**-1
-    for a in range(d):
-        for b in range(d):
-            trial[a, b] = 0.0
-        trial[a, a] = 1.0 / factor[a, a]
-        for b in range(a):
-            value = 0.0
-            for c in range(b, a):
-                value -= factor[a, c] * trial[c, b]
-            trial[a, b] = value / factor[a, a]
+    invert_lower(factor, trial)
     for a in range(d):
         for b in range(a + 1):
             value = 0.0

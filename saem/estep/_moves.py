@@ -10,7 +10,7 @@ import numpy as np
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
-from saem._linalg import assign
+from saem._linalg import assign, invert_lower
 from saem._types import VISIT
 from saem.estep._gradient import gradient_moves, no_gradient_moves
 from saem.estep._layout import (
@@ -27,12 +27,11 @@ from saem.estep._layout import (
     work_size,
 )
 from saem.estep._modes import visit_laplace, visit_prior
-from saem.estep._proposals import distance, invert_lower, run_moves
+from saem.estep._proposals import distance, run_moves
 from saem.random import fill_log_uniform, fill_normal, stream, substream
 
 __all__ = [
     "distance",
-    "invert_lower",
     "memory_size",
     "visit_chains",
     "visit_draws",

@@ -14,7 +14,7 @@ from saem._math import exp, log
 from saem._whitened import color
 from saem.estep._layout import BLOCK, COORDINATE, FIRST_GRADIENT, LAPLACE, PER_MOVE, PRIOR
 
-__all__ = ["accepts", "distance", "invert_lower", "run_moves", "shift_by"]
+__all__ = ["accepts", "distance", "run_moves", "shift_by"]
 
 
 @helper
@@ -27,21 +27,6 @@ def distance(z, centre, inverse):
             x += inverse[a, b] * (z[b] - centre[b])
         total += x * x
     return total
-
-
-@helper
-def invert_lower(factor, inverse):
-    """Inverse of a lower triangular matrix."""
-    d = factor.shape[0]
-    for a in range(d):
-        for b in range(d):
-            inverse[a, b] = 0.0
-        inverse[a, a] = 1.0 / factor[a, a]
-        for b in range(a):
-            x = 0.0
-            for c in range(b, a):
-                x -= factor[a, c] * inverse[c, b]
-            inverse[a, b] = x / factor[a, a]
 
 
 @helper

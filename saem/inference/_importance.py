@@ -8,10 +8,11 @@ import numpy as np
 
 from saem._borrow import as_matrix, segment
 from saem._jit import helper, kernel
+from saem._linalg import invert_lower
 from saem._math import HALF_LOG_2PI, exp, log
 from saem._types import VISIT
 from saem._whitened import log_det
-from saem.estep._moves import distance, invert_lower
+from saem.estep._moves import distance
 from saem.random import fill_normal, stream
 
 __all__ = ["HEADER", "record_size", "visit_importance", "work_size"]
