@@ -15,17 +15,8 @@ from saem._jit import kernel
 from saem._linalg import assign
 from saem._loop import start_of
 from saem._types import INDEX, KERNELS, MATRIX, VECTOR, VISITOR, unpack
-from saem.nlme._kernels import (
-    EXPONENTIAL,
-    blocks,
-    code_of,
-    columns_of,
-    endpoints_of,
-    fitted,
-    natural_slope,
-    rows_of,
-    to_natural,
-)
+from saem.nlme._kernels import EXPONENTIAL, columns_of, fitted, natural_slope, to_natural
+from saem.nlme._layout import blocks, code_of, endpoints_of, rows_of
 from saem.random import stream
 
 __all__ = ["linearise_rows", "log_lik_of_records", "visit_range"]

@@ -16,7 +16,8 @@ import numpy as np
 from saem._borrow import as_matrix, segment
 from saem._jit import kernel
 from saem._types import GRADIENT
-from saem.nlme._kernels import HEADER, log_lik, natural_slope, row_count
+from saem.nlme._kernels import log_lik, natural_slope
+from saem.nlme._layout import HEADER, row_count
 from saem.nlme._residual import prediction_slope
 
 __all__ = ["gradient", "gradient_work"]

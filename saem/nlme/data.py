@@ -19,7 +19,8 @@ from saem.exceptions import DataError
 from saem.nlme import _values
 from saem.nlme._columns import Report, find_columns, numeric
 from saem.nlme._endpoint_column import check_one_endpoint, endpoint_codes, sorted_by_endpoint
-from saem.nlme._explain import count, did_you_mean
+from saem.nlme._explain import count
+from saem.nlme._model_checks import check_model
 from saem.nlme.covariates import Design, build_design, check_formula
 from saem.nlme.endpoints import DVID, Endpoints
 from saem.nlme.error_models import ErrorModel
@@ -158,7 +159,7 @@ def read_individuals(
     """
     report = _open_report(frame)
     endpoints = error if isinstance(error, Endpoints) else Endpoints((), (error,))
-    _check_model(structural, parameters, endpoints, report)
+    check_model(structural, parameters, endpoints, report)
     mapping = _check_columns_argument(columns, report)
     own = [c for c in structural.columns if c != "dv"]  # the response is asked for anyway
     wanted = [c for c in own if c not in structural.defaults]
@@ -276,75 +277,6 @@ def _check_columns_argument(columns: object, report: Report) -> dict[str, Hashab
         )
         return {}
     return dict(columns)
-
-
-def _check_model(
-    structural: Structural, parameters: object, endpoints: Endpoints, report: Report
-) -> None:
-    """Check parameters against the structural model, each parameter, and the error models."""
-    strange = [error for error in endpoints.errors if not isinstance(error, ErrorModel)]
-    for error in strange:
-        report.model.add(
-            f"error is {error!r}, not an error model",
-            remedy="use ConstantError, ProportionalError, CombinedError, PowerError, "
-            "ExponentialError or LogLikelihood",
-        )
-    if not strange:
-        _check_kind(structural, endpoints, report)
-        for text, remedy in endpoints.problems():
-            report.model.add(text, remedy=remedy)
-    if not isinstance(parameters, Mapping):
-        report.model.add(
-            f"parameters is {parameters!r}, not a mapping",
-            remedy='write parameters={"ka": LogNormal(1.0), ...}',
-        )
-        return
-    expected = structural.param_names
-    for name in expected:
-        if name not in parameters:
-            others = [p for p in parameters if p not in expected]
-            report.model.add(
-                f"parameter {name!r} of structural model {structural.name!r} is not given"
-                f"{did_you_mean(name, others)}",
-                remedy=f"add {name!r} to parameters",
-            )
-    for name, parameter in parameters.items():
-        if name not in expected:
-            report.model.add(
-                f"parameter {name!r} is not one of structural model {structural.name!r}"
-                f"{did_you_mean(name, expected)}",
-                remedy=f"its parameters are {', '.join(expected)}",
-            )
-        if not isinstance(parameter, Parameter):
-            report.model.add(
-                f"parameter {name!r} is {parameter!r}, not a parameter",
-                remedy=f"write {name!r}: LogNormal(start), or Normal, LogitNormal, ProbitNormal",
-            )
-        else:
-            for text, remedy in parameter.problems(str(name)):
-                report.model.add(text, remedy=remedy)
-
-
-def _check_kind(structural: Structural, endpoints: Endpoints, report: Report) -> None:
-    """Check that what a structural model returns is what its error model takes it for."""
-    if structural.parts:
-        for part, error in zip(structural.parts, endpoints.errors, strict=True):
-            _check_kind(part, Endpoints((), (error,)), report)
-        return
-    reads, error = "dv" in structural.columns, endpoints.errors[0]
-    if reads and all(error.continuous for error in endpoints.errors):
-        report.model.add(
-            f"structural model {structural.name!r} takes the response (column 'dv'), which cannot "
-            f"go into a prediction of it with {type(error).__name__}",
-            remedy="error=saem.LogLikelihood() if it returns the log-likelihood of its row; a copy "
-            "of the column under another name if not",
-        )
-    elif not endpoints.continuous and not reads and not structural.scalar:
-        report.model.add(
-            f"structural model {structural.name!r} predicts a continuous response, not the "
-            "log-likelihood of a row, as LogLikelihood takes it",
-            remedy="use an error model such as ConstantError()",
-        )
 
 
 def _check_formulas(
