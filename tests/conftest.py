@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 import saem
+
+
+def pytest_configure(config):
+    """Without the compiler NumPy warns of what kernels do on purpose: let it pass.
+
+    SplitMix64 lives on wrap-around, and kernels follow the rules of IEEE for what is not finite.
+    In worker threads too (`numpy.seterr` would hold in this thread only).
+    """
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        for what in ("overflow", "invalid value", "divide by zero"):
+            line = f"ignore:{what} encountered:RuntimeWarning"
+            config.addinivalue_line("filterwarnings", line)
 
 
 def theophylline_model(**options):
