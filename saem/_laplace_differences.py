@@ -178,8 +178,10 @@ def by_differences(
             break
         slope = -np.inf
         for most in (_KEPT_FOR_STEP, _KEPT_FOR_ANSWER):
-            # Mixed derivatives that serve for a step may be too old for the answer.
-            if moved > most:
+            # Mixed derivatives that serve for a step may be too old for the answer, and where
+            # coordinates are strongly correlated (the effects of a subject and of its occasions)
+            # old ones beside new curvatures need not make a definite matrix.
+            if moved > most or (moved > 0.0 and most < _KEPT_FOR_STEP and not definite):
                 if not _mixed(
                     log_lik, structural, theta, y, u, value, step, mean, chol, z, scratch, hess,
                     pairs, shifted,
@@ -188,7 +190,7 @@ def by_differences(
                     break
                 moved = 0.0
             definite, slope = newton(hess, grad, spread, trial, move)
-            if moved == 0.0 or slope >= tolerance:
+            if moved == 0.0 or (definite and slope >= tolerance):
                 break
         if slope < tolerance:
             break

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from saem.contract import Model
 from saem.engine import Combination
 from saem.estep import BlockWalk, EStep, Exact, IndependentLaplace, MonteCarlo, Quadrature
+from saem.estep.quadrature import quadrature_dimension
 from saem.exceptions import OptionError
 from saem.schedules import Adaptive, Constant, OnPasses, Schedule, TheoryStep, as_schedule
 
@@ -90,7 +91,9 @@ def deterministic(model: Model, estep: EStep | None) -> EStep:
     """Return the E-step given, or the most exact one that the model has."""
     if estep is not None:
         return estep
-    return Exact() if "expect" in model.capabilities else Quadrature(9 if model.n_coords < 4 else 5)
+    if "expect" in model.capabilities:
+        return Exact()
+    return Quadrature(9 if quadrature_dimension(model) < 4 else 5)
 
 
 def saem_path(n_individuals: int) -> int:

@@ -11,6 +11,7 @@ from saem.algorithms.sequence import Sequence
 from saem.algorithms.stochastic import SAEM
 from saem.contract import Model
 from saem.estep import ImportanceSampling, Quadrature
+from saem.estep.quadrature import quadrature_dimension, rule_size
 
 if TYPE_CHECKING:
     from saem.record import FitRecord
@@ -118,12 +119,12 @@ def _by_points(model: Model) -> bool:
 
 def _levels(model: Model) -> tuple[int, ...] | None:
     """Nodes per random effect, coarse and fine; None where quadrature would be too much."""
-    d = model.n_coords
+    d = quadrature_dimension(model)
     nodes = _NODES.get(d)
     if nodes is None or d == 0:
         return nodes
     coarse, fine = nodes
     most = _MOST_NUMBERS / (model.n_individuals * (1 + model.latent_size))
-    while fine**d > most and fine > _FEWEST + 2:
+    while rule_size(model, fine) > most and fine > _FEWEST + 2:
         fine -= 2
-    return (min(coarse, fine - 2), fine) if fine**d <= most else None
+    return (min(coarse, fine - 2), fine) if rule_size(model, fine) <= most else None

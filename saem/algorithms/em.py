@@ -10,6 +10,7 @@ from saem.algorithms._base import Algorithm, batch_of, deterministic, iterations
 from saem.contract import Model
 from saem.engine import Combination
 from saem.estep import Classification, EStep, ImportanceSampling, Quadrature
+from saem.estep.quadrature import quadrature_dimension
 from saem.exceptions import OptionError
 from saem.newton import Newton
 from saem.proxies import Full, Incremental, MiniBatch, Proxy
@@ -149,10 +150,10 @@ class QuadratureEM(EM):
 
     def combine(self, model: Model) -> Combination:
         """Return the three parts."""
-        estep = self.estep or Quadrature(9 if model.n_coords < 4 else 5)
+        estep = self.estep or Quadrature(9 if quadrature_dimension(model) < 4 else 5)
         if not isinstance(estep, Quadrature):
             raise OptionError(f"quadrature-em needs saem.Quadrature(); estep is {estep!r}.")
-        if model.n_coords > _MOST_BY_QUADRATURE:
+        if quadrature_dimension(model) > _MOST_BY_QUADRATURE:
             raise OptionError(
                 f"quadrature-em is for up to {_MOST_BY_QUADRATURE} random effects; this model has "
                 f"{model.n_coords}. Remedy: 'imp-em' or 'saem'."

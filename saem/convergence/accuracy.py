@@ -312,7 +312,7 @@ def _asked(record: FitRecord) -> float:
 def _error_of_information(results: Any) -> Array:
     """Error of the standard errors from the draws or nodes by which they were computed."""
     from saem.inference.information import louis_information
-    from saem.inference.posterior import nodes_for
+    from saem.inference.posterior import model_nodes
 
     nothing = np.zeros(len(results.param_names))
     information = getattr(results, "_information", None)
@@ -321,7 +321,7 @@ def _error_of_information(results: Any) -> Array:
     if information.bse_error is not None:
         return np.asarray(information.bse_error)
     model = results.model
-    n_nodes = nodes_for(model.n_coords, model.n_individuals)
+    n_nodes = model_nodes(model)
     if information.method != "Louis" or n_nodes is None or n_nodes <= _FEWER_NODES:
         return nothing
     import warnings

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saem.contract import Array
+from saem.estep.quadrature import quadrature_dimension
 from saem.exceptions import ConvergenceWarning, FitError, OptionError, SaemWarning
 from saem.random import SeedLike, resolve_seed
 
@@ -149,7 +150,7 @@ def multistart(
                 fits.append(fit)
         if not fits:
             raise FitError(f"none of {n_starts} starts of {model.name} led to a fit.")
-        method = "quadrature" if model.n_coords <= 4 else "importance"
+        method = "quadrature" if quadrature_dimension(model) <= 4 else "importance"
         logliks = [fit.loglik(method) for fit in fits]
         order = np.argsort([-loglik.value for loglik in logliks], kind="stable")
         fits, logliks = [fits[j] for j in order], [logliks[j] for j in order]

@@ -12,6 +12,7 @@ import numpy as np
 
 from saem.contract import Array
 from saem.diagnostics.effects import eta_draws
+from saem.estep.quadrature import quadrature_dimension
 from saem.exceptions import OptionError, Problems, SaemError
 from saem.nlme._explain import did_you_mean
 from saem.nlme.covariates import build_design, formula_columns
@@ -132,7 +133,7 @@ def covariate_search(
     search.algorithm, search.options = algorithm, {"progress": False} | options
     search.seed = fit.record.seed if seed is None else seed
     search.n_samples = n_samples
-    few = fit.model.n_coords <= _QUADRATURE
+    few = quadrature_dimension(fit.model) <= _QUADRATURE
     search.loglik = loglik or ("quadrature" if few else "importance")
     return search.run()
 

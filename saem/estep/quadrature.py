@@ -19,7 +19,7 @@ from saem.estep._modes import better_mode
 from saem.exceptions import OptionError
 from saem.random import fill_normal, stream
 
-__all__ = ["Quadrature"]
+__all__ = ["Quadrature", "quadrature_dimension", "rule_size"]
 
 #: More nodes than this per individual are refused: another E-step is cheaper.
 _MAX_NODES = 20_000
@@ -225,9 +225,44 @@ def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
     return value
 
 
+def quadrature_dimension(model: Model) -> int:
+    """Random effects whose product rule costs what the model's rule costs.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    int
+        `n_coords`; fewer where a model integrates in parts (`nested_quadrature`).
+    """
+    return int(getattr(model, "quadrature_coords", model.n_coords))
+
+
+def rule_size(model: Model, n_nodes: int) -> int:
+    """Nodes of one individual.
+
+    Parameters
+    ----------
+    model : Model
+    n_nodes : int
+        Per random effect.
+
+    Returns
+    -------
+    int
+    """
+    parts = getattr(model, "quadrature_parts", 1)
+    return int(n_nodes ** quadrature_dimension(model) * parts)
+
+
 @dataclass(frozen=True)
 class Quadrature(EStep):
     """Adaptive Gauss-Hermite quadrature around each individual's posterior.
+
+    With inter-occasion variability the occasions are integrated one by one, given the subject's
+    own effects: cost and nodes are those of the subject's effects and of one occasion's.
 
     Parameters
     ----------
@@ -245,6 +280,8 @@ class Quadrature(EStep):
         d = model.n_coords
         if self.n_nodes < 1:
             raise OptionError(f"n_nodes={self.n_nodes!r} must be at least 1.")
+        if quadrature_dimension(model) < d:
+            return model.nested_quadrature(self.n_nodes)  # type: ignore[attr-defined]
         total = self.n_nodes**d
         if total > _MAX_NODES:
             raise OptionError(

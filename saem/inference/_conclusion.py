@@ -131,9 +131,10 @@ def _greatest_at_zero(model: NLME, theta: Array, row: int) -> bool:
     its size says nothing. Compared are the floor, the estimate and a quarter of it, the other
     parameters as they are.
     """
+    from saem.estep.quadrature import quadrature_dimension
     from saem.inference.likelihood import QuadratureRule, importance_sampling
 
-    d = model.n_coords
+    d = quadrature_dimension(model)
 
     def loglik(share: float) -> float:
         changed = theta.copy()

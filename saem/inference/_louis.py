@@ -58,7 +58,13 @@ class _Moments:
         from saem.inference._complete import complete_curvature
         from saem.inference._visits import find_modes
         from saem.inference.linearisation import linearise
-        from saem.inference.posterior import Curvature, scores, split, sum_of_statistics
+        from saem.inference.posterior import (
+            Curvature,
+            scores,
+            second_moments,
+            split,
+            sum_of_statistics,
+        )
 
         self.model, self.theta = model, theta
         modes = find_modes(model, theta, n_threads=n_threads) if modes is None else modes
@@ -75,8 +81,7 @@ class _Moments:
                 weights, _ = split(model, block)
                 score = scores(model, theta, block, rows)
                 mean[rows] = np.einsum("im,imp->ip", weights, score)
-                flat = score.reshape(-1, score.shape[-1])
-                second += (weights.reshape(-1, 1) * flat).T @ flat
+                second += second_moments(model, block, score)
                 curvature.add(rows, block)
                 if model.penalised:
                     statistic += sum_of_statistics(model, block, rows) / model.n_individuals
@@ -147,9 +152,9 @@ def _rounds(
 ) -> Iterator[Any]:
     """Rounds of weighted draws of all individuals: one of quadrature nodes, or many of chains."""
     from saem.inference.individuals import _Chains
-    from saem.inference.posterior import nodes_for, quadrature_records
+    from saem.inference.posterior import model_nodes, quadrature_records
 
-    n_nodes = n_nodes or nodes_for(model.n_coords, model.n_individuals)
+    n_nodes = n_nodes or model_nodes(model)
     if n_nodes is not None and n_samples is None:
         yield quadrature_records(model, theta, n_nodes, n_threads, modes)
         return

@@ -24,6 +24,7 @@ from saem import _loop
 from saem.algorithms._base import deterministic
 from saem.contract import Array, Model
 from saem.engine import Combination, Run
+from saem.estep.quadrature import quadrature_dimension
 from saem.exceptions import OptionError
 from saem.proxies import Full
 from saem.record import FitRecord
@@ -194,7 +195,7 @@ def _suits(model: Model) -> bool:
     """Whether a full pass without draws is to be had, and T(s) gives every parameter."""
     if "numerical" in model.capabilities:
         return False
-    few = "gaussian" in model.capabilities and model.n_coords <= _MOST_COORDS
+    few = "gaussian" in model.capabilities and quadrature_dimension(model) <= _MOST_COORDS
     return "expect" in model.capabilities or few
 
 

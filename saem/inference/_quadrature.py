@@ -6,6 +6,7 @@ import numpy as np
 
 from saem.contract import Array, Model
 from saem.estep import Quadrature
+from saem.estep.quadrature import rule_size
 from saem.exceptions import OptionError
 from saem.inference._value import Likelihood
 from saem.inference._visits import require_gaussian, visit_all, visit_blocks
@@ -112,11 +113,11 @@ def quadrature(
     """
     require_gaussian(model, "quadrature")
     n, d = model.n_individuals, model.n_coords
-    nodes = [q for q in _NODES if q**d <= _MAX_TOTAL]
+    nodes = [q for q in _NODES if rule_size(model, q) <= _MAX_TOTAL]
     if n_nodes is None and len(nodes) < 2:
         raise OptionError(
             f"quadrature is not possible with {d} random effects: {_NODES[1]} nodes for each "
-            f"make {_NODES[1] ** d} per individual, more than {_MAX_TOTAL}. Remedy: "
+            f"make {rule_size(model, _NODES[1])} per individual, more than {_MAX_TOTAL}. Remedy: "
             "method='importance' (importance sampling)."
         )
     if n_nodes is not None or d == 0:
@@ -129,7 +130,7 @@ def quadrature(
         errors = np.full(n, 0.0 if d == 0 else np.nan)
         return Likelihood(
             float(values.sum()), float(errors.sum()), values, errors, "quadrature", None,
-            np.full(n, used**d, dtype=np.int64),
+            np.full(n, rule_size(model, used), dtype=np.int64),
         )  # fmt: skip
     memories = np.zeros_like(QuadratureRule(model, nodes[0]).bound.memories)
     values, errors = np.zeros(n), np.full(n, np.inf)
@@ -145,7 +146,7 @@ def quadrature(
         else:
             new = np.array([rule.one(theta, int(i), memories) for i in left])
         errors[left] = np.abs(new - values[left]) if k > 0 else np.inf
-        values[left], points[left] = new, q**d
+        values[left], points[left] = new, rule_size(model, q)
     return Likelihood(
         float(values.sum()), float(errors.sum()), values, errors, "quadrature", None, points
     )

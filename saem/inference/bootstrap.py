@@ -14,6 +14,7 @@ import numpy as np
 from saem.algorithms import EM
 from saem.contract import Array
 from saem.engine import check_threads
+from saem.estep.quadrature import quadrature_dimension
 from saem.exceptions import OptionError, Problems, SaemError, SaemWarning
 from saem.inference._replicate_store import Store
 from saem.inference._resampling import Maker, groups_of
@@ -282,7 +283,7 @@ def _check(model: NLME, n_replicates: int, kind: str, strata: Any) -> Any:
 
 def _algorithm(model: NLME) -> Any:
     """Algorithm of the refits: exact where that is cheap."""
-    if 0 < model.n_coords <= _QUADRATURE:
+    if 0 < quadrature_dimension(model) <= _QUADRATURE:
         # What is left to gain of the log-likelihood is far below what the draws move.
         return EM(tolerance=1e-6, acceleration=None if model.is_numerical else "anderson")
     return model.default_algorithm
@@ -317,7 +318,7 @@ def _acceleration(model: NLME, theta: Array) -> Any:
     from saem.inference.information import louis_information
     from saem.inference.posterior import individual_scores, nodes_for
 
-    if model.n_coords == 0 or nodes_for(model.n_coords) is None:
+    if model.n_coords == 0 or nodes_for(quadrature_dimension(model)) is None:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SaemWarning)

@@ -14,7 +14,7 @@ from saem.estep import MonteCarlo
 from saem.exceptions import OptionError
 from saem.inference._visits import Modes, find_modes, visit_all, visit_blocks
 from saem.inference.linearisation import all_phi, design_of, to_psi
-from saem.inference.posterior import nodes_for, quadrature_records, split
+from saem.inference.posterior import model_nodes, quadrature_records, split
 from saem.random import SeedLike, resolve_seed
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def conditional(
     """
     if method not in ("auto", "quadrature", "chains"):
         raise OptionError(f"method={method!r} must be 'auto', 'quadrature' or 'chains'.")
-    n_nodes = nodes_for(model.n_coords, model.n_individuals)
+    n_nodes = model_nodes(model)
     if method == "quadrature" and n_nodes is None:
         raise OptionError(
             f"quadrature is too costly for {model.n_coords} random effects. Remedy: "

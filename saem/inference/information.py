@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saem.contract import Array, Model
+from saem.estep.quadrature import quadrature_dimension
 from saem.exceptions import OptionError
 from saem.inference._blocks import complete_information, marginal_information
 from saem.inference._conclusion import Information, boundary_of, conclude
@@ -145,7 +146,7 @@ def exact_information(
     from saem.inference.likelihood import QuadratureRule
     from saem.inference.linearisation import linearise
 
-    d = model.n_coords
+    d = quadrature_dimension(model)
     if n_nodes is None:
         # Skewed posteriors: with 9 nodes a standard error was seen to be 2 % off.
         many = model.n_individuals > _MANY

@@ -8,6 +8,7 @@ import numpy as np
 
 from saem.contract import Array, Model
 from saem.estep import Exact
+from saem.estep.quadrature import quadrature_dimension
 from saem.exceptions import OptionError, nearest
 from saem.inference._approximations import first_order, focei, laplace, linearised
 from saem.inference._quadrature import QuadratureRule, quadrature
@@ -63,7 +64,9 @@ def log_likelihood(model: Model, theta: Array, method: str = "auto", **options: 
         if "expect" in model.capabilities:
             method = "exact"
         else:
-            method = "quadrature" if model.n_coords <= _AUTO_DIMENSION else "importance"
+            method = (
+                "quadrature" if quadrature_dimension(model) <= _AUTO_DIMENSION else "importance"
+            )
     if method not in methods:
         close = nearest(method, [*methods, "auto"])
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""

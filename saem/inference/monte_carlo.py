@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saem.contract import Array, Model
+from saem.estep.quadrature import quadrature_dimension
 from saem.exceptions import SaemWarning
 from saem.inference._blocks import complete_information
 from saem.inference._complete import complete_score
@@ -382,7 +383,7 @@ def best_information(model: NLME, theta: Array) -> Information:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SaemWarning)
-        if nodes_for(model.n_coords) is None:
+        if nodes_for(quadrature_dimension(model)) is None:
             return linearised_information(model, theta)
         return louis_information(model, theta)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from saem.contract import Array, Model
 from saem.estep import Quadrature
+from saem.estep.quadrature import quadrature_dimension, rule_size
 from saem.inference import _kernels
 from saem.inference._blocks import entries_of
 from saem.inference._visits import visit_blocks
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "individual_scores",
+    "model_nodes",
     "nodes_for",
     "quadrature_records",
     "scores",
+    "second_moments",
     "value_and_gradient",
 ]
 
@@ -59,6 +62,24 @@ def nodes_for(d: int, n_individuals: int = 1) -> int | None:
     while nodes > _FEWEST and n_individuals * nodes**d > _MOST_NODES:
         nodes -= 1
     return nodes
+
+
+def model_nodes(model: Model) -> int | None:
+    """Nodes per random effect for the posterior moments of a model; see `nodes_for`.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    int or None
+    """
+    d = quadrature_dimension(model)
+    nodes = nodes_for(d)
+    if nodes is None:
+        return None
+    return nodes_for(d, model.n_individuals * rule_size(model, nodes) // nodes**d)
 
 
 def quadrature_records(
@@ -142,6 +163,61 @@ def split(model: Model, records: Array) -> tuple[Array, Array]:
     return parts[:, :, 0], parts[:, :, 1:]
 
 
+def second_moments(model: NLME, records: Array, score: Array) -> Array:
+    """``sum_i E[s_i s_i' | y_i]`` of the values of scores at the draws of records.
+
+    Parameters
+    ----------
+    model : NLME
+    records : ndarray of shape (n, record_size)
+        Weighted draws. Those of nested quadrature (`saem.nlme._nested`), which alone have
+        negative weights, are stars: given the subject's effects the score is its value in the
+        middle plus differences that are independent between occasions.
+    score : ndarray of shape (n, n_draws, n_params)
+
+    Returns
+    -------
+    ndarray of shape (n_params, n_params)
+    """
+    weights, _ = split(model, records)
+    size = score.shape[-1]
+    if not (weights < 0.0).any():
+        flat = score.reshape(-1, size)
+        return np.asarray((weights.reshape(-1, 1) * flat).T @ flat)
+    assert model.occasions is not None
+    number = model.occasions.number
+    # Subjects, outer nodes and points of a star apart; a record has q^d0 stars.
+    star = _star(model, weights.shape[1])
+    own = weights.reshape(len(weights), -1, star)
+    values = score.reshape(len(weights), -1, star, size)
+    middle = values[:, :, 0]
+    steps = (values[:, :, 1:] - middle[:, :, None]).reshape(*own.shape[:2], number, -1, size)
+    outer = -own[:, :, 0] / (number - 1.0)
+    share = own[:, :, 1:].reshape(*own.shape[:2], number, -1)
+    means = np.einsum("imol,imolp->imop", share, steps)  # times the weight of the star
+    flat = steps.reshape(-1, size)
+    total = (share.reshape(-1, 1) * flat).T @ flat
+    scale = np.where(outer > 0.0, 1.0 / np.where(outer > 0.0, outer, 1.0), 0.0)
+    flat = means.reshape(-1, size)
+    each = np.repeat(scale.ravel(), number)[:, None]
+    total -= (each * flat).T @ flat
+    centre = (middle + scale[:, :, None] * means.sum(axis=2)).reshape(-1, size)
+    return np.asarray(total + (outer.reshape(-1, 1) * centre).T @ centre)
+
+
+def _star(model: NLME, n_draws: int) -> int:
+    """Draws of a star in records of so many."""
+    from saem.nlme._nested import star_size
+
+    q = 1
+    while q < n_draws:
+        outer, star = star_size(model, q)
+        if outer * star == n_draws:
+            return star
+        q += 1
+    raise AssertionError("records that no nested rule makes")  # pragma: no cover
+
+
 def sum_of_statistics(model: NLME, records: Array, rows: slice) -> Array:
     """Sum over individuals of the posterior means of the complete-data statistic.
 
@@ -158,7 +234,7 @@ def sum_of_statistics(model: NLME, records: Array, rows: slice) -> Array:
     ndarray of shape (n_statistics,)
     """
     weights, latent = split(model, records)
-    used = np.where(weights[:, :, None] > 0.0, latent, 0.0)
+    used = np.where(weights[:, :, None] != 0.0, latent, 0.0)
     z, x, d = used[:, :, : model.n_coords], design_of(model)[rows], model.n_coords
     mean, m = np.einsum("im,ima->ia", weights, z), model.endpoints.number
     each = model.stat_spec.shapes["s3"]
@@ -279,7 +355,7 @@ def value_and_gradient(
 def _values_and_scores(
     model: NLME, theta: Array, modes: Modes | None, n_threads: int | None
 ) -> tuple[Array, Array]:
-    n_nodes = nodes_for(model.n_coords, model.n_individuals)
+    n_nodes = model_nodes(model)
     assert n_nodes is not None
     values = np.empty(model.n_individuals)
     out = np.empty((model.n_individuals, len(model.param_names)))
@@ -339,7 +415,7 @@ class Curvature:
 
         def value(*changes: tuple[int, float]) -> float:
             log_lik = _log_lik(self.model, _shifted(self.theta, *changes), records, rows)
-            return float(np.sum(weights * np.where(weights > 0.0, log_lik, 0.0)))
+            return float(np.sum(weights * np.where(weights != 0.0, log_lik, 0.0)))
 
         if not self.entries:
             return

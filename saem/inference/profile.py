@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saem.contract import Array
+from saem.estep.quadrature import quadrature_dimension
 from saem.exceptions import OptionError, SaemWarning
 from saem.inference._working import WorkingScale
 from saem.inference.posterior import nodes_for, value_and_gradient
@@ -124,7 +125,7 @@ def profile(
         raise OptionError(f"{name!r} is not one of {', '.join(model.param_names)}.")
     if not 0.0 < level < 1.0:
         raise OptionError(f"level={level!r} must lie between 0 and 1, such as 0.95.")
-    if model.n_coords and nodes_for(model.n_coords) is None:
+    if model.n_coords and nodes_for(quadrature_dimension(model)) is None:
         raise OptionError(
             f"profiles are computed by quadrature, which {model.n_coords} random effects do not "
             "allow. Remedy: bootstrap(...), or sir(...)."

@@ -9,7 +9,7 @@ import numpy as np
 from saem.contract import Array
 from saem.inference._blocks import complete_information, marginal_information
 from saem.inference.linearisation import linearise
-from saem.inference.posterior import Curvature, scores, split
+from saem.inference.posterior import Curvature, scores, second_moments, split
 
 if TYPE_CHECKING:
     from saem.nlme.model import NLME
@@ -81,8 +81,7 @@ def score_and_information(
         total += mean.sum(axis=0)
         if curvature is not None:
             score -= mean[:, None]
-            flat = score.reshape(-1, size)
-            missing += (weights.reshape(-1, 1) * flat).T @ flat
+            missing += second_moments(model, part, score)
             curvature.add(rows, part)
     if model.penalised:
         total += prior_score(model, theta)

@@ -247,10 +247,12 @@ def _first_covariance(
 
 def _loglik_of(model: NLME, theta: Array, seed: int, n_threads: int) -> Any:
     """Log-likelihood as a function of theta, without noise between nearby values."""
+    from saem.estep.quadrature import quadrature_dimension
     from saem.inference.likelihood import QuadratureRule, importance_sampling
 
-    if model.n_coords in _NODES:
-        rule = QuadratureRule(model, _NODES[model.n_coords], n_threads)
+    d = quadrature_dimension(model)
+    if d in _NODES:
+        rule = QuadratureRule(model, _NODES[d], n_threads)
         rule(theta)
         return rule
 

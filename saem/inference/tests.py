@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saem.contract import Array
+from saem.estep.quadrature import quadrature_dimension
 from saem.exceptions import OptionError, Problems, SaemWarning
 from saem.inference._chi_bar import chi_bar_sf, weights_of
 from saem.inference._nesting import edge_names, embedded, tested_names
@@ -273,7 +274,7 @@ def likelihood_ratio(
     """
     names = tested_names(full.model, restricted.model, priors=False)
     if method is None:
-        most = max(full.model.n_coords, restricted.model.n_coords)
+        most = max(quadrature_dimension(fit.model) for fit in (full, restricted))
         method = "quadrature" if most <= _QUADRATURE else "importance"
     one, other = full.loglik(method), restricted.loglik(method)
     statistic = 2.0 * (one.value - other.value)
@@ -405,7 +406,7 @@ def _slopes(model: NLME, theta: Array, seed: int) -> Array:
     from saem.inference.posterior import individual_scores, nodes_for
     from saem.inference.scoring import prior_score, scores_of_shifts
 
-    if nodes_for(model.n_coords) is not None:
+    if nodes_for(quadrature_dimension(model)) is not None:
         return individual_scores(model, theta).sum(axis=0)[None]
     slopes = scores_of_shifts(model, theta, _SHIFTS, seed=seed)
     return slopes - prior_score(model, theta) if model.penalised else slopes

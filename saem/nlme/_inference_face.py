@@ -88,7 +88,8 @@ class InferenceFace:
             method = self.record.objective
         if method is None:
             n, d = self.model.n_individuals, self.model.n_coords
-            exact = 0 < d <= _MAX_LOUIS or (d > 0 and n <= _MAX_CHAINS)
+            few = 0 < self.model.quadrature_coords <= _MAX_LOUIS
+            exact = few or (d > 0 and n <= _MAX_CHAINS)
             method = "louis" if exact or not self.model.endpoints.continuous else "linearised"
         if method not in methods:
             raise OptionError(f"method={method!r} must be one of {', '.join(map(repr, methods))}.")

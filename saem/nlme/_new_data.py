@@ -143,10 +143,10 @@ def _covariates(results: NLMEResults) -> list[Hashable]:
     return list(needed)
 
 
-def _known(results: NLMEResults, series: pd.Series, report: Report) -> Array:
+def _known(results: NLMEResults, series: pd.Series, report: Report) -> NDArray[np.int64]:
     """Place of each row's id among the individuals of the fit."""
     place = {value: i for i, value in enumerate(results.model.individuals.ids)}
-    found = np.array([place.get(value, -1) for value in series.tolist()], dtype=int)
+    found = np.array([place.get(value, -1) for value in series.tolist()], dtype=np.int64)
     unknown = list(dict.fromkeys(series[found < 0].tolist()))
     if unknown:
         problems: Problems = report.data

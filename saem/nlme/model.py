@@ -12,7 +12,8 @@ from saem.exceptions import ModelError, Problems
 from saem.nlme import _kernels
 from saem.nlme._estimated import EstimatedNumbers
 from saem.nlme._numerical import newton_step
-from saem.nlme._records import omega_pattern_of, pack_records
+from saem.nlme._records import pack_records
+from saem.nlme._two_levels import TwoLevels
 from saem.nlme.data import Individuals, identity_column, read_individuals
 from saem.nlme.endpoints import resolve_endpoints
 from saem.nlme.error_models import ConstantError, ErrorModel
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["NLME"]
 
 
-class NLME(EstimatedNumbers, Model):
+class NLME(EstimatedNumbers, TwoLevels, Model):
     """Nonlinear mixed-effects model.
 
     ``y_ij = f(x_ij; psi_i) + g(f) eps_ij`` with ``u(psi_i) = B' c_i + eta_i``,
@@ -173,19 +174,6 @@ class NLME(EstimatedNumbers, Model):
         self.structural = expand_structural(self.structural, parameters, self.occasions)
         columns = dict(columns or {}) | {COLUMN: self.occasions.column}
         return data, columns, expand_parameters(parameters, self.occasions)
-
-    def _pattern(self, omega: Any, gamma: Any) -> Array:
-        """Entries of the covariance that are estimated: Omega, then Gamma for every occasion."""
-        if self.occasions is None:
-            return omega_pattern_of(omega, self.random_names)
-        d, k = len(self.random_names), len(self.occasions.sds)
-        first = d - k * self.occasions.number
-        pattern = np.zeros((d, d))
-        pattern[:first, :first] = omega_pattern_of(omega, self.random_names[:first])
-        block = omega_pattern_of(gamma, list(self.occasions.sds), "gamma")
-        for a in range(first, d, max(k, 1)):
-            pattern[a : a + k, a : a + k] = block
-        return pattern
 
     # -- what the engine needs ---------------------------------------------------
 
@@ -333,26 +321,6 @@ class NLME(EstimatedNumbers, Model):
     def log_prior(self, theta: Array) -> float:
         """Log prior density at theta, up to a constant; 0 without priors."""
         return log_prior(self, theta)
-
-    @property
-    def n_subject_coords(self) -> int:
-        """Random coordinates of a subject, which come before those of its occasions."""
-        occasions = self.occasions
-        return self.n_coords - (len(occasions.sds) * occasions.number if occasions else 0)
-
-    def tied(self, a: int) -> list[int]:
-        """Random coordinates that share the variance of coordinate a, itself included."""
-        return [row for row, _ in self.tied_entries(a, a)]
-
-    def tied_entries(self, a: int, b: int) -> list[tuple[int, int]]:
-        """Entries of the covariance that are the same number as entry (a, b), itself included."""
-        if self.occasions is None:
-            return [(a, b)]
-        k, number, first = len(self.occasions.sds), self.occasions.number, self.n_subject_coords
-        if a < first:
-            return [(a, b)]
-        i, j = (a - first) % k, (b - first) % k
-        return [(first + o * k + i, first + o * k + j) for o in range(number)]
 
     @property
     def error(self) -> ErrorModel | dict[Hashable, ErrorModel]:
