@@ -62,8 +62,8 @@ class Model(ABC):
         Scratch numbers the functions need for the largest individual.
     capabilities : frozenset of str
         Of ``"expect"`` (exact E-step), ``"draw"`` (exact sampler),
-        ``"gaussian"`` (`log_lik` and `prior`), ``"derivatives"`` (and `gradient`),
-        ``"classify"`` (most probable latent value), ``"surrogate"`` (the objective of `maximize`).
+        ``"gaussian"`` (`log_lik` and `prior`), ``"classify"`` (most probable latent
+        value), ``"surrogate"`` (the objective of `maximize`).
     param_names : list of str
         Names of the free parameters, in the order of `params_of`.
     maximize_errors : dict of int to str

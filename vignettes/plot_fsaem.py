@@ -245,8 +245,7 @@ assert iterations >= 3.0
 # Half of what f-SAEM saves in iterations is the start at the modes, which walks may have as well;
 # the other half is the kernel. In CPU time the search for 32 modes weighs as much as some six
 # iterations of walks, since the derivatives of this model are exact; f-SAEM arrives in about
-# half the time. (With differences, as for functions of your own, the search takes a few times as
-# long, and the two arrive together.)
+# half the time. (With differences, as for functions of your own, in three quarters of it.)
 
 assert cpu >= 1.0
 

@@ -5,7 +5,8 @@ numbers each), log scales of the coordinate walk (d), of the block walk by
 block size (d), the Laplace mode (d) and covariance factor (d * d) on the
 natural z scale, log steps of the gradient moves, counts of tried and accepted
 moves per kind, the count of likelihood evaluations, 1 where the fallback moves
-are in use, and the counts of the independent proposals where the stretch being judged began.
+are in use (and, just after a search for modes, where it found several), and the counts of the
+independent proposals where the stretch being judged began.
 
 Settings, of which the search for modes reads the first five: chains, cycles
 (or random searches), d, latent_size, gain of the adaptation (or 1 to place the chains);

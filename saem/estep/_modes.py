@@ -11,7 +11,7 @@ from saem._laplace import COARSE, FINE, laplace
 from saem._linalg import assign
 from saem._types import FUNCTIONS, MATRIX, VECTOR, VISIT
 from saem._whitened import color, whiten
-from saem.estep._layout import N_GRADIENT
+from saem.estep._layout import N_GRADIENT, N_KINDS
 from saem.random import fill_normal, stream, substream
 
 __all__ = ["better_mode", "visit_laplace", "visit_prior"]
@@ -21,6 +21,8 @@ __all__ = ["better_mode", "visit_laplace", "visit_prior"]
 _MODE_OF_PROPOSALS, _MODE_FOLLOWED = 1e-5, 1e-2
 #: Squared distance, in posterior standard deviations, of searches that end in the same mode.
 _SAME_MODE = 0.25
+#: Squared distance of searches that do not end in the same mode, however roughly they end.
+_OTHER_MODE = 4.0
 #: Draws of the prior among which a chain looks for one of positive likelihood.
 _ATTEMPTS = 20
 
@@ -72,7 +74,8 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
 
     The best of several searches is taken: from the prior mean, from the mode
     of before, and from settings[1] draws of the prior, so that an inferior
-    mode (flip-flop of absorption and elimination) is not followed for ever. With
+    mode (flip-flop of absorption and elimination) is not followed for ever. Where they end in
+    several modes, the flag of the fallback moves is put up as a sign. With
     settings[1] = -1 the mode of before is followed, and nothing else is tried.
     With settings[4] = 1, the start of a run, there is no mode of before; the
     chains are then placed at the mode and the scales set to theirs from theory.
@@ -88,6 +91,7 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     mode = segment(memory, at + 2 * d, d)
     factor = as_matrix(segment(memory, at + 3 * d, d * d), d, d)
     steps = segment(memory, at + 3 * d + d * d, N_GRADIENT)
+    flags = segment(memory, at + 3 * d + d * d + N_GRADIENT + 2 * N_KINDS + 1, 1)
 
     mean = segment(work, 0, d)
     u = segment(work, d, d)
@@ -119,10 +123,14 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
                 u[a] = 0.0
         else:
             fill_normal(stream(key, search, 0), 0, u)
+        before = value
         value = better_mode(
             kernels, theta, y, mean, chol, u, spread, value, best, best_spread, shift, z, tolerance,
             scratch,
         )  # fmt: skip
+        # Another mode was found, or left for a better one.
+        if value > before + COARSE or whiten(u, best, best_spread, shift) > _OTHER_MODE:
+            flags[0] = 1.0
     _store_laplace(mean, chol, best, best_spread, mode, factor)
     if place:
         assign(segment(z, 0, d), mode)

@@ -20,6 +20,8 @@ from saem.schedules import Constant, Schedule, as_schedule
 
 __all__ = ["MonteCarlo", "default_moves", "memory_views"]
 
+#: Searches for modes of all individuals together, up to which there may be four times as many.
+_ALL_SEARCHES = 800
 #: Independent proposals by which an individual is judged, at least.
 _JUDGED = 50
 
@@ -54,13 +56,6 @@ class _BoundDraws(BoundEStep):
         self.settings[0] = self.n_draws
 
 
-def _searches(model: Model) -> int:
-    """Searches for modes by default, see `MonteCarlo`."""
-    if "derivatives" not in model.capabilities:
-        return 4
-    return min(16, max(4, 800 // model.n_individuals))
-
-
 class _BoundChains(BoundEStep):
     """Chains of every individual, their scales and their Laplace approximations."""
 
@@ -93,7 +88,6 @@ class _BoundChains(BoundEStep):
         )
         self.parts = layout.memory_parts(self.n_chains, d, latent_size)
         self.constant_size = isinstance(n_draws, Constant)
-        self.searches = _searches(model) if spec.searches is None else spec.searches
         self._every = every
         #: Which moves the settings are made for; none yet, and unknown to a run that is resumed.
         self._active: list[bool] = []
@@ -128,10 +122,17 @@ class _BoundChains(BoundEStep):
         anew = k == 0 or k in self.spec.refresh
         due = k == 0 or (exploring and (anew or k in self.spec.follow))
         if due and self.needs_laplace:
-            first, later = self.searches, min(self.searches, 1)
+            first, later = self.spec.searches, min(self.spec.searches, 1)
             self.settings[1] = first if k == 0 else later if anew else -1.0
             self.settings[4] = 1.0 if k == 0 else 0.0
             visit_all(self.laplace, self.settings)
+            several = self.memories[:, self.parts.fallback].any()
+            self.memories[:, self.parts.fallback] = 0.0
+            more = min(4 * first, _ALL_SEARCHES // self.model.n_individuals)
+            if k == 0 and several and more > first:
+                self.settings[1] = more
+                visit_all(self.laplace, self.settings)
+                self.memories[:, self.parts.fallback] = 0.0
         if k == 0 and self.from_prior:
             self.settings[4] = float(self.needs_laplace)
             visit_all(make_visitor(_moves.visit_prior), self.settings)
@@ -227,11 +228,11 @@ class MonteCarlo(EStep):
     follow : tuple of int
         Iterations at which the modes of before are only followed as theta moves, which takes a
         third of the time.
-    searches : int, optional
+    searches : int
         Searches from draws of the prior, besides that from its mean, before the first iteration,
-        when the prior is wide; one at most when modes are found anew. By default 4, and up to 16
-        for less than 200 individuals where the model has exact derivatives, which make a
-        search quick: a start at the lesser of two modes (flip-flop) may not be left again.
+        when the prior is wide; up to four times as many for less than 200 individuals if some of
+        these have several modes, since chains may never leave the lesser of two (flip-flop
+        kinetics). One at most when modes are found anew.
     start : {"mode", "prior"}
         Where chains begin: at the mode of each posterior, or at draws of the prior. Modes are
         searched for only where the start or a move needs them.
@@ -251,7 +252,7 @@ class MonteCarlo(EStep):
     exact: bool = True
     refresh: tuple[int, ...] = (5, 20, 50)
     follow: tuple[int, ...] = ()
-    searches: int | None = None
+    searches: int = 4
     start: str = "mode"
     fallback: tuple[Move, ...] = ()
     fallback_below: float = 0.1
@@ -266,7 +267,7 @@ class MonteCarlo(EStep):
             problems.add(f"adaptation={self.adaptation!r} must be 'individual' or 'pooled'")
         if self.start not in ("mode", "prior"):
             problems.add(f"start={self.start!r} must be 'mode' or 'prior'")
-        if self.searches is not None and self.searches < 0:
+        if self.searches < 0:
             problems.add(f"searches={self.searches!r} must not be negative")
         if self.path < 1:
             problems.add(f"path={self.path!r} must be at least 1")

@@ -180,13 +180,7 @@ class NLME(EstimatedNumbers, TwoLevels, Model):
     @property
     def capabilities(self) -> frozenset[str]:  # type: ignore[override]
         """Chains and quadrature; a numerical M-step where the family is not exponential."""
-        exact = {"derivatives"} if self.has_derivatives else set()
-        return frozenset(exact | {"gaussian", "numerical" if self.is_numerical else "surrogate"})
-
-    @property
-    def has_derivatives(self) -> bool:
-        """Whether the likelihood's derivatives are known: library models of one endpoint."""
-        return self.structural.jacobian is not None and self.endpoints.number == 1
+        return frozenset({"gaussian", "numerical" if self.is_numerical else "surrogate"})
 
     @property
     def is_numerical(self) -> bool:
@@ -205,7 +199,7 @@ class NLME(EstimatedNumbers, TwoLevels, Model):
         self.n_coords, self.latent_size = d, d + 2 * m
         self.work_size = p + 2 + int(data.n_obs.max())
         derivatives: dict[str, Any] = {}
-        if self.has_derivatives:
+        if self.structural.jacobian is not None and m == 1:
             from saem.nlme import _slopes
 
             derivatives = {"jacobian": self.structural.jacobian, "gradient": _slopes.gradient}
