@@ -5,7 +5,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.integrate import solve_ivp
+from scipy.special import expit
 
 from saem.nlme.library import LIBRARY, list_models
 from saem.nlme.structural import resolve_structural
@@ -104,6 +106,20 @@ def asymptotic(Asym, R0, lrc, *, time):
     return Asym + (R0 - Asym) * math.exp(-math.exp(lrc) * time)
 
 
+def count_poisson(rate, *, dv):
+    return stats.poisson.logpmf(dv, rate)
+
+
+def binary_logistic(intercept, slope, *, dv, time):
+    return stats.bernoulli.logpmf(dv, expit(intercept + slope * time))
+
+
+def tte_weibull(scale, shape, *, dv, time, previous):
+    distribution = stats.weibull_min(shape, scale=scale)
+    value = distribution.logsf(time) - distribution.logsf(previous)
+    return value + (distribution.logpdf(time) - distribution.logsf(time) if dv else 0.0)
+
+
 TIMES = np.array([-1.0, 0.0, 1e-9, 0.25, 1.0, 2.0, 5.0, 24.0, 200.0])
 TWO = [10.0, 4.0, 50.0, 3.0]
 CASES = {
@@ -130,7 +146,16 @@ CASES = {
     "growth.logistic": (logistic, [190.0, 700.0, 350.0], [np.linspace(0, 1600, 7)]),
     "growth.gompertz": (gompertz, [4.6, 2.2, 0.7], [np.linspace(0, 10, 7)]),
     "growth.asymptotic": (asymptotic, [101.0, -8.6, -3.2], [np.linspace(3, 25, 7)]),
-}
+    "count.poisson": (count_poisson, [3.2], [np.array([0.0, 1.0, 4.0, 60.0])]),
+    "binary.logistic": (
+        binary_logistic, [0.3, -0.4], [np.array([0.0, 1.0, 1.0, 0.0]), np.array([0.0, 2.0, 50, 9])]
+    ),
+    "tte.weibull": (
+        tte_weibull,
+        [10.0, 3.0],
+        [np.array([0.0, 1, 1, 0]), np.array([0.0, 4, 9, 20]), np.array([0.0, 0, 4, 9])],
+    ),
+}  # fmt: skip
 
 
 def test_every_model_has_a_reference():
