@@ -121,6 +121,9 @@ def test_batches_average_what_has_no_statistic(algorithm):
             "V": saem.LogNormal(18.0, random=False), "CL": saem.LogNormal(2.5, omega=0.4),
         },
     )  # fmt: skip
-    found, exact = (model.fit(a, seed=1) for a in (algorithm, "quadrature-em"))
+    # Online EM is slow to move what has no closed form: a is still 2.8 times too large after 10
+    # epochs, 2.3 times after 40, 1.1 times after 160.
+    found = model.fit(algorithm, seed=1, budget=saem.Epochs(160))
+    exact = model.fit("quadrature-em", seed=1)
     assert abs(np.log(found.params["V"] / exact.params["V"])) < 0.1
     assert 0.5 < found.params["a"] / exact.params["a"] < 2.0
