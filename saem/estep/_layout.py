@@ -5,8 +5,8 @@ numbers each), log scales of the coordinate walk (d), of the block walk by
 block size (d), the Laplace mode (d) and covariance factor (d * d) on the
 natural z scale, log steps of the gradient moves, counts of tried and accepted
 moves per kind, the count of likelihood evaluations, 1 where the fallback moves
-are in use (and, just after a search for modes, where it found several), and the counts of the
-independent proposals where the stretch being judged began.
+are in use, the counts of the independent proposals where the stretch being judged began, and
+1 where the last search for modes found several.
 
 Settings, of which the search for modes reads the first five: chains, cycles
 (or random searches), d, latent_size, gain of the adaptation (or 1 to place the chains);
@@ -66,13 +66,14 @@ class MemoryParts(NamedTuple):
     evaluations: int
     fallback: int
     renewed: int
+    several: int
     size: int
 
 
 def memory_parts(n_chains: int, d: int, latent_size: int) -> MemoryParts:
     """Where the parts of an individual's memory begin."""
     at = n_chains * latent_size
-    lengths = (d, d, d, d * d, N_GRADIENT, N_KINDS, N_KINDS, 1, 1, 2)
+    lengths = (d, d, d, d * d, N_GRADIENT, N_KINDS, N_KINDS, 1, 1, 2, 1)
     starts = [at]
     for length in lengths:
         starts.append(starts[-1] + length)

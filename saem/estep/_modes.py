@@ -74,8 +74,8 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
 
     The best of several searches is taken: from the prior mean, from the mode
     of before, and from settings[1] draws of the prior, so that an inferior
-    mode (flip-flop of absorption and elimination) is not followed for ever. Where they end in
-    several modes, the flag of the fallback moves is put up as a sign. With
+    mode (flip-flop of absorption and elimination) is not followed for ever; whether they end in
+    several modes is noted in the memory. With
     settings[1] = -1 the mode of before is followed, and nothing else is tried.
     With settings[4] = 1, the start of a run, there is no mode of before; the
     chains are then placed at the mode and the scales set to theirs from theory.
@@ -91,7 +91,7 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     mode = segment(memory, at + 2 * d, d)
     factor = as_matrix(segment(memory, at + 3 * d, d * d), d, d)
     steps = segment(memory, at + 3 * d + d * d, N_GRADIENT)
-    flags = segment(memory, at + 3 * d + d * d + N_GRADIENT + 2 * N_KINDS + 1, 1)
+    several = segment(memory, at + 3 * d + d * d + N_GRADIENT + 2 * N_KINDS + 4, 1)
 
     mean = segment(work, 0, d)
     u = segment(work, d, d)
@@ -117,6 +117,7 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
     else:
         whiten(mode, mean, chol, best)
     value = laplace(kernels, theta, y, mean, chol, best, best_spread, z, tolerance, scratch)
+    several[0] = 0.0
     for search in range(2 if place else 1, 2 + n_random):
         if search == 1:
             for a in range(d):
@@ -130,7 +131,7 @@ def visit_laplace(kernels, theta, y, record, memory, settings, key, work):
         )  # fmt: skip
         # Another mode was found, or left for a better one.
         if value > before + COARSE or whiten(u, best, best_spread, shift) > _OTHER_MODE:
-            flags[0] = 1.0
+            several[0] = 1.0
     _store_laplace(mean, chol, best, best_spread, mode, factor)
     if place:
         assign(segment(z, 0, d), mode)

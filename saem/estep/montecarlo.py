@@ -126,13 +126,10 @@ class _BoundChains(BoundEStep):
             self.settings[1] = first if k == 0 else later if anew else -1.0
             self.settings[4] = 1.0 if k == 0 else 0.0
             visit_all(self.laplace, self.settings)
-            several = self.memories[:, self.parts.fallback].any()
-            self.memories[:, self.parts.fallback] = 0.0
             more = min(4 * first, _ALL_SEARCHES // self.model.n_individuals)
-            if k == 0 and several and more > first:
+            if k == 0 and more > first and self.memories[:, self.parts.several].any():
                 self.settings[1] = more
                 visit_all(self.laplace, self.settings)
-                self.memories[:, self.parts.fallback] = 0.0
         if k == 0 and self.from_prior:
             self.settings[4] = float(self.needs_laplace)
             visit_all(make_visitor(_moves.visit_prior), self.settings)

@@ -66,8 +66,8 @@ def normalise(record, width, largest):
 
 
 @helper
-def adapt(record, width, mean, chol, centre, spread, u, covariance):
-    """Centre and spread of the next rule: the posterior moments under this one.
+def moments(record, width, mean, chol, centre, u, covariance):
+    """Posterior mean and covariance (its lower half) under a rule, on the whitened scale.
 
     Returns False where the weights do not give a proper covariance.
     """
@@ -92,6 +92,17 @@ def adapt(record, width, mean, chol, centre, spread, u, covariance):
     for a in range(d):
         if not covariance[a, a] > MIN_VARIANCE:
             return False
+    return True
+
+
+@helper
+def adapt(record, width, mean, chol, centre, spread, u, covariance):
+    """Centre and spread of the next rule: the posterior moments under this one.
+
+    Returns False where the weights do not give a proper covariance.
+    """
+    if not moments(record, width, mean, chol, centre, u, covariance):
+        return False
     return cholesky(covariance, spread)
 
 
@@ -124,7 +135,7 @@ def fits(centre, spread, new_centre, new_spread, x, covariance):
 
 
 @helper
-def _search(
+def search_modes(
     kernels, theta, y, mean, chol, centre, spread, other, other_spread, shift, z, scratch
 ):  # fmt: skip
     """Put the best of several modes, and its curvature, into centre and spread.
@@ -184,7 +195,7 @@ def visit_quadrature(kernels, theta, y, record, memory, settings, key, work):
     proper = False
     for attempt in range(_MAX_RULES):
         if not adapted:
-            _search(
+            search_modes(
                 kernels, theta, y, mean, chol, centre, spread, u, new_spread, x, z, scratch
             )  # fmt: skip
             adapted = searched = True

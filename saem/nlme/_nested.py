@@ -27,10 +27,10 @@ from saem._jit import helper, kernel
 from saem._laplace import laplace_work
 from saem._linalg import assign
 from saem._types import VISIT, make_visitor
-from saem._whitened import log_det, whiten
+from saem._whitened import log_det
 from saem.contract import Array
 from saem.estep import BoundEStep
-from saem.estep.quadrature import MIN_VARIANCE, _search, fits, node_of
+from saem.estep.quadrature import fits, moments, node_of, search_modes
 from saem.exceptions import OptionError
 from saem.nlme._layout import endpoints_of, row_count, rows_of
 
@@ -115,32 +115,13 @@ def _factor(covariance, d0, k, spread):
 
 
 @helper
-def _moments(record, width, d0, k, mean, chol, centre, spread, u, covariance):
+def _adapt(record, width, d0, k, mean, chol, centre, spread, u, covariance):
     """Posterior mean and spread under a rule: factors of eta, and of every kappa given eta.
 
     Returns False where the weights do not give a proper covariance.
     """
-    d = centre.size
-    for pass_number in range(2):
-        for a in range(d):
-            if pass_number == 0:
-                centre[a] = 0.0
-            for b in range(d):
-                covariance[a, b] = 0.0
-        for m in range(record.size // width):
-            weight = record[m * width]
-            if weight == 0.0:
-                continue
-            whiten(segment(record, m * width + 1, d), mean, chol, u)
-            for a in range(d):
-                if pass_number == 0:
-                    centre[a] += weight * u[a]
-                    continue
-                for b in range(a + 1):
-                    covariance[a, b] += weight * (u[a] - centre[a]) * (u[b] - centre[b])
-    for a in range(d):
-        if not covariance[a, a] > MIN_VARIANCE:
-            return False
+    if not moments(record, width, mean, chol, centre, u, covariance):
+        return False
     return _factor(covariance, d0, k, spread)
 
 
@@ -305,7 +286,7 @@ def visit_nested(kernels, theta, y, record, memory, settings, key, work):
     proper = False
     for attempt in range(_MAX_RULES):
         if not adapted:
-            _search(
+            search_modes(
                 kernels, theta, y, mean, chol, centre, spread, own, new_spread, node, z, scratch
             )  # fmt: skip
             adapted = searched = True
@@ -320,7 +301,7 @@ def visit_nested(kernels, theta, y, record, memory, settings, key, work):
         # |sqrt(2) C| dx, and the prior's constant (2 pi)**(-d/2).
         constant = log_det(spread) - 0.5 * d * np.log(np.pi) + y[p_x]
         value = constant + _weigh(record, logs, width, group, number, largest)
-        proper = np.isfinite(largest) and _moments(
+        proper = np.isfinite(largest) and _adapt(
             record, width, d0, k, mean, chol, new_centre, new_spread, own, covariance
         )
         if q <= 2:

@@ -5,98 +5,26 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from likelihoods import (
+    RNG,
+    binary_frame,
+    binary_model,
+    counts,
+    events,
+    poisson,
+    poisson_model,
+    weibull,
+    weibull_model,
+)
 from scipy import integrate, stats
 
 import saem
 from saem._types import unpack
 from saem.diagnostics.to_arviz import pointwise_log_likelihood
-from saem.exceptions import DataError, ModelError, OptionError
 from saem.inference.likelihood import quadrature
 from saem.models import MixedLogistic
 from saem.nlme import _kernels
 from saem.nlme.structural import resolve_structural
-
-RNG = np.random.default_rng
-
-
-def poisson(rate, *, dv):
-    """Log probability of a count."""
-    return dv * math.log(rate) - rate - math.lgamma(dv + 1.0)
-
-
-def logistic(b0, b1, alpha, *, t, x, dv):
-    """Log probability of 0 or 1."""
-    logit = (2.0 * dv - 1.0) * (b0 + b1 * t + alpha * x)
-    return min(logit, 0.0) - math.log1p(math.exp(-abs(logit)))
-
-
-def weibull(scale, shape, *, time, previous, dv):
-    """Event (1) or not (0) at the end of the stretch from previous to time."""
-    value = (previous / scale) ** shape - (time / scale) ** shape
-    if dv > 0.0:
-        value += math.log(shape / scale) + (shape - 1.0) * math.log(time / scale)
-    return value
-
-
-def counts(n=40, m=4, seed=1):
-    rng = RNG(seed)
-    rates = np.exp(np.log(3.0) + 0.5 * rng.standard_normal(n))
-    return pd.DataFrame(
-        {"id": np.repeat(np.arange(n), m), "count": rng.poisson(np.repeat(rates, m))}
-    )
-
-
-def events(n=40, seed=2, end=6.0):
-    """Repeated events of a Weibull hazard: a row at time 0, one an event, one at the end."""
-    rng = RNG(seed)
-    rows = []
-    for i in range(n):
-        scale, shape = 2.0 * np.exp(0.3 * rng.standard_normal(2))
-        rows.append((i, 0.0, 0.0, 0.0))
-        time = before = 0.0
-        while True:
-            # H(next) = H(time) + a standard exponential.
-            time = scale * ((before / scale) ** shape + rng.exponential()) ** (1.0 / shape)
-            if time > end:
-                break
-            rows.append((i, time, before, 1.0))
-            before = time
-        rows.append((i, end, before, 0.0))
-    return pd.DataFrame(rows, columns=["id", "time", "previous", "event"])
-
-
-def poisson_model(frame=None, structural=poisson, **options):
-    return saem.NLME(
-        counts() if frame is None else frame, structural=structural,
-        parameters={"rate": saem.LogNormal(2.0)}, error=saem.LogLikelihood(),
-        columns={"dv": "count"}, **options,
-    )  # fmt: skip
-
-
-def weibull_model(frame=None, structural=weibull):
-    return saem.NLME(
-        events() if frame is None else frame, structural=structural,
-        parameters={"scale": saem.LogNormal(1.5, omega=0.5),
-                    "shape": saem.LogNormal(1.5, omega=0.5)},
-        error=saem.LogLikelihood(), columns={"dv": "event"},
-    )  # fmt: skip
-
-
-def binary_frame(n=80, seed=3):
-    rng = RNG(seed)
-    t, x = np.tile(np.linspace(-1.0, 1.0, 10), n), np.repeat(rng.normal(size=n), 10)
-    b = np.repeat([0.3, 1.0] + rng.normal(size=(n, 2)) * [0.9, 1.5], 10, axis=0)
-    p = 1.0 / (1.0 + np.exp(-(b[:, 0] + b[:, 1] * t + 0.5 * x)))
-    y = (rng.random(p.size) < p).astype(float)
-    return pd.DataFrame({"id": np.repeat(np.arange(n), 10), "t": t, "x": x, "y": y})
-
-
-def binary_model(frame):
-    return saem.NLME(
-        frame, structural=logistic, error=saem.LogLikelihood(), columns={"dv": "y"},
-        parameters={"b0": saem.Normal(0.0, omega=1.0), "b1": saem.Normal(0.0, omega=1.0),
-                    "alpha": saem.Normal(0.0, random=False)},
-    )  # fmt: skip
 
 
 def exact_loglik(frame, mu, omega):
@@ -118,17 +46,6 @@ def exact_loglik(frame, mu, omega):
         )
         total += math.log(value[0]) + top + constant
     return total
-
-
-@pytest.fixture(scope="module")
-def poisson_exact():
-    """Quadrature EM with Newton steps: the exact answer."""
-    return poisson_model().fit(seed=0, progress=False)
-
-
-@pytest.fixture(scope="module")
-def weibull_exact():
-    return weibull_model().fit(seed=0, progress=False)
 
 
 # --- the likelihood -----------------------------------------------------------------------
@@ -408,115 +325,3 @@ def test_a_small_fit_uncompiled_too():
     walks = model.fit(saem.SAEM(n_exploration=2, n_smoothing=2), seed=0, progress=False)
     assert np.isfinite(fit.params).all()
     assert np.isfinite(walks.params).all()
-
-
-def test_report_leaves_out_what_needs_predictions(poisson_exact, tmp_path):
-    from saem.report import draw_figures, html_report
-
-    assert list(draw_figures(poisson_exact, dpi=40)) == ["convergence"]
-    page = html_report(poisson_exact, figures={})
-    assert "log-likelihood <i>f</i>" in page
-    assert "Residual standard deviation" not in page
-    assert "LogLikelihood()" in page
-
-
-# --- refused ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda fit: fit.predict(),
-        lambda fit: fit.predict("population", counts()),
-        lambda fit: fit.residuals(),
-        lambda fit: fit.residuals("npde"),
-        lambda fit: fit.residual_tests(),
-        lambda fit: fit.residual_quantiles(),
-        lambda fit: fit.residual_autocorrelation(),
-        lambda fit: fit.vpc(),
-        lambda fit: fit.forecast(counts()),
-        lambda fit: fit.model.simulate(fit.theta, seed=1),
-        lambda fit: fit.information("linearised"),
-        lambda fit: fit.loglik("linearised"),
-        lambda fit: fit.bootstrap(2, "parametric"),
-        lambda fit: fit.bootstrap(2, "conditional"),
-        lambda fit: fit.plot.individual_fits(),
-        lambda fit: fit.plot.observed_vs_predicted(),
-        lambda fit: fit.plot.residuals(),
-        lambda fit: fit.plot.vpc(),
-        lambda fit: fit.plot.qq(),
-        lambda fit: fit.plot.autocorrelation(),
-    ],
-)
-def test_refused_in_one_sentence(ask, poisson_exact):
-    with pytest.raises(OptionError, match=r"error=LogLikelihood\(\) gives no .*Remedy: "):
-        ask(poisson_exact)
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (1.5, ["log-likelihood is not a number", "id 1.0, row 6 (index 5)", "dv = 1.5"]),
-        (np.nan, ["'count' (dv) is missing", "row 6"]),
-        (np.inf, ["must be finite", "row 6"]),
-    ],
-)
-def test_impossible_responses_are_named(value, words):
-    frame = counts().astype(float)
-    frame.loc[5, "count"] = value
-    with pytest.raises((DataError, ModelError)) as caught:
-        poisson_model(frame, structural="count.poisson")
-    for word in words:
-        assert word in str(caught.value)
-
-
-def test_impossible_rows_of_an_own_function_are_named():
-    def zero(rate, *, dv):
-        return math.log(rate) if dv < 3.0 else -np.inf
-
-    frame = pd.DataFrame({"id": [0, 0, 0, 1, 1], "count": [0.0, 1, 2, 0, 3]})
-    with pytest.raises(ModelError, match=r"log-likelihood is infinite for id 1, row 5 .*possible"):
-        poisson_model(frame, structural=zero)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"structural": poisson}, ["takes the response", "error=saem.LogLikelihood()"]),
-        ({"structural": "count.poisson", "error": "proportional"}, ["takes the response"]),
-        (
-            {"structural": "growth.linear", "error": saem.LogLikelihood()},
-            ["'growth.linear' predicts a continuous response", "ConstantError()"],
-        ),
-    ],
-)
-def test_model_of_the_wrong_kind(options, words):
-    frame = counts().rename(columns={"count": "dv"}).assign(time=1.0)
-    names = ["rate"] if options["structural"] != "growth.linear" else ["base", "slope"]
-    with pytest.raises(ModelError) as caught:
-        saem.NLME(frame, parameters={n: saem.LogNormal(2.0) for n in names}, **options)
-    for word in words:
-        assert word in str(caught.value)
-
-
-def test_all_responses_alike_are_not_refused():
-    """Times to events, all observed: the response is the time, the flag is 1 throughout."""
-    frame = events()
-    frame = frame[frame["event"] == 1.0]
-    assert (frame["event"] == 1.0).all()
-    weibull_model(frame)
-
-
-def test_score_test_is_refused(poisson_exact):
-    from saem.inference.tests import likelihood_ratio, score
-
-    frame = counts().assign(w=np.repeat(RNG(0).normal(size=40), 4))
-    parameters = {"rate": saem.LogNormal(2.0, covariates="w")}
-    full = saem.NLME(frame, structural=poisson, parameters=parameters,
-                     error=saem.LogLikelihood(), columns={"dv": "count"})  # fmt: skip
-    with pytest.raises(OptionError, match="likelihood_ratio"):
-        score(poisson_exact, full)
-    fit = full.fit(seed=0, progress=False)
-    found = likelihood_ratio(fit, poisson_exact)
-    wald = fit.wald_test()
-    assert found.statistic == pytest.approx(wald.statistic, abs=0.3)
