@@ -13,6 +13,9 @@ from saem.nlme._residual import CONSTANT, EXPONENTIAL, POWER, PROPORTIONAL
 from saem.statistics import Packed
 
 __all__ = [
+    "ABSENT",
+    "FIXED",
+    "FREE",
     "HEADER",
     "blocks",
     "code_of",
@@ -28,6 +31,8 @@ __all__ = [
 
 #: Numbers before the blocks of theta.
 HEADER = 10
+#: Status of an entry of B, Omega or the residual parameters.
+ABSENT, FREE, FIXED = 0.0, 1.0, 2.0
 
 
 def theta_blocks(n_params: int, d: int, p_x: int, n_endpoints: int = 1) -> Packed:
